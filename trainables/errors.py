@@ -1,0 +1,48 @@
+"""Errors that a person can act on.
+
+    PalimpsestError
+    |-- SpecError        the sweep file
+    |-- DataError        annotations, images, scenarios that the data cannot serve
+    |-- CheckpointError  weights or states: missing, torn, of another configuration
+    `-- TrainingError    a trial that cannot go on, such as a loss that is not finite
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class PalimpsestError(Exception):
+    """What is wrong with `subject`, all at once.
+
+    Args:
+        subject: the file or thing at fault, as the person knows it.
+        problems: one line each: where, what must hold, what was given, what is allowed.
+    """
+
+    def __init__(self, subject: str, problems: Iterable[str]) -> None:
+        self.subject = subject
+        self.problems = tuple(problems)
+        super().__init__(subject, self.problems)
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return f"{self.subject}: {self.problems[0]}"
+        lines = "".join(f"\n  {problem}" for problem in self.problems)
+        return f"{self.subject}: {len(self.problems)} errors{lines}"
+
+
+class SpecError(PalimpsestError):
+    """The sweep file cannot be used."""
+
+
+class DataError(PalimpsestError):
+    """Annotations or images cannot be used."""
+
+
+class CheckpointError(PalimpsestError):
+    """Weights or a saved state are missing, torn or of another configuration."""
+
+
+class TrainingError(PalimpsestError):
+    """A trial cannot go on; other trials can."""
