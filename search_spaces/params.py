@@ -1,0 +1,84 @@
+"""Reading a parameter class: its fields with type, default, range, condition and source; checking and building it."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from search_spaces.distributions import Distribution, LogUniform, Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """A parameter acts only where another has one of these values."""
+
+    parent: str
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One hyper-parameter as its class declares it. `source` is one line: where it comes from, what it does."""
+
+    name: str
+    default: Scalar
+    distribution: Distribution
+    source: str
+    when: When | None = None
+
+
+@cache
+def params_of(cls: type) -> dict[str, Param]:
+    """The parameters of a class whose fields are `Annotated[type, distribution, "source", When(...)?]`."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: _param(field, hints[field.name].__metadata__) for field in dataclasses.fields(cls)}
+
+
+def _param(field: dataclasses.Field[Any], metadata: tuple[Any, ...]) -> Param:
+    when = next((item for item in metadata if isinstance(item, When)), None)
+    return Param(field.name, field.default, metadata[0], metadata[1], when)
+
+
+def problems_of(cls: type, values: Mapping[str, object]) -> list[str]:
+    """What is wrong with `values` as parameters of `cls`, one line each: unknown names, values outside their range."""
+    params = params_of(cls)
+    lines = [f"{name}: unknown; available: {', '.join(params)}" for name in values if name not in params]
+    for name, value in values.items():
+        if name in params and (problem := params[name].distribution.problem(name, value)):
+            lines.append(f"{name}: {problem}")
+    return lines
+
+
+def inactive(cls: type, names: typing.Iterable[str], values: Mapping[str, object]) -> list[str]:
+    """Of `names`, those that cannot act: their condition fails under `values` (the parents' fixed values)."""
+    params = params_of(cls)
+    return [
+        name
+        for name in names
+        if (when := params[name].when) and when.parent in values and values[when.parent] not in when.values
+    ]
+
+
+def table(cls: type) -> list[tuple[str, str, str, str]]:
+    """Rows (name, default, range, source) for people."""
+    return [
+        (param.name, f"{param.default:g}" if isinstance(param.default, float) else str(param.default),
+         _range(param), param.source)
+        for param in params_of(cls).values()
+    ]  # fmt: skip
+
+
+def _range(param: Param) -> str:
+    kind = param.distribution
+    if hasattr(kind, "values"):
+        return ", ".join(map(str, kind.values))
+    text = f"{kind.low:g} .. {kind.high:g}"
+    if isinstance(kind, LogUniform) or getattr(kind, "log", False):
+        text += " log"
+    elif getattr(kind, "step", None):
+        text += f" step {kind.step:g}"
+    return text

@@ -1,0 +1,528 @@
+"""MLflow: one run for the sweep, under it one for each trial, under each trial one for each incremental step.
+
+The driver alone speaks to MLflow, by explicit run ids. Every event carries its own time and every run is found by its
+tags before it is created, so writing an event again (a restored sweep, a repaired outage) changes nothing. What MLflow
+cannot take is counted and logged, and never raised into the search.
+
+    connect   a client, after the address is checked
+    Outbox    events in order; while MLflow is down they wait
+    Tracker   start_sweep, start_trial, log_epoch, log_step, end_trial, ..., end_sweep
+    trials    what was recorded, read back
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import functools
+import importlib.metadata
+import io
+import json
+import logging
+import math
+import os
+import re
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypedDict, TypeVar
+
+from trainables.errors import PalimpsestError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+Scalar = str | int | float | bool | None
+Verdict = Literal["finished", "stopped", "failed"]
+
+STATUS: dict[Verdict, str] = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
+SCOPE_TAGS = ("scenario", "detector", "method")  # a step has those of its trial
+PACKAGES = (
+    "palimpsest", "torch", "onedl-mmcv", "onedl-mmengine", "onedl-mmdetection", "ray", "optuna", "mlflow", "numpy",
+    "pycocotools", "faster-coco-eval",
+)  # fmt: skip
+
+# MLflow takes 1000 metrics, 100 params and 100 tags in a batch, 1000 entries and 1 MB in all.
+METRICS_PER_BATCH, TEXTS_PER_BATCH = 800, 50
+PARAM_CHARS, TAG_CHARS = 6000, 8000
+
+RETRY_AFTER_S = 30.0  # while MLflow is down, the search goes on undisturbed for so long between two attempts
+MAX_TRIES = 10  # of an event that fails although MLflow answers
+MAX_WAITING = 10_000  # events
+
+_log = logging.getLogger(__name__)
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class TrackingError(PalimpsestError):
+    """MLflow cannot be used: a wrong address, no answer, or something that is not there."""
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of the tracking store and model registry at `uri`, with bounded waits and a quiet terminal.
+
+    Raises:
+        TrackingError: `uri` is neither a database nor a server (MLflow no longer keeps runs in plain folders), or is
+            a database that cannot be opened.
+    """
+    if not re.fullmatch(r"(sqlite:///|postgresql(\+\w+)?://|https?://).+", uri):
+        allowed = "sqlite:///<file>, postgresql://<user>@<host>/<database>, http(s)://<host>:<port>"
+        raise TrackingError("tracking", [f"must be a database or a server ({allowed}), but got {uri!r}"])
+    for name, value in {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own 7 would hold the search for four minutes
+        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient  # after the variables: some are read at import
+
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    database = database_file(uri)
+    fixed = f"sqlite:///{database}" if database else uri  # whatever the working directory becomes later
+    return answered(uri, lambda: MlflowClient(tracking_uri=fixed, registry_uri=fixed))
+
+
+def database_file(uri: str) -> Path | None:
+    """The absolute path of a SQLite database; None for any other store."""
+    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
+
+
+def answered(uri: str, call: Callable[[], _T]) -> _T:
+    """What `call` returns.
+
+    Raises:
+        TrackingError: it failed; one line says at which address and why.
+    """
+    try:
+        return call()
+    except PalimpsestError:
+        raise
+    except Exception as error:
+        raise TrackingError("tracking", [f"MLflow at {uri} must answer, but: {_one_line(error)}"]) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+class Outbox:
+    """Events in order, each run until it succeeds; nothing is ever raised.
+
+    While MLflow is down they wait in memory, and only one attempt in `RETRY_AFTER_S` costs time. An event that is
+    itself at fault is dropped.
+
+    Args:
+        reconnect: called before the first event after a failure; raises while MLflow is down.
+    """
+
+    def __init__(self, reconnect: Callable[[], object]) -> None:
+        self.failures: Counter[str] = Counter()
+        self.dropped = 0
+        self._reconnect = reconnect
+        self._waiting: deque[Callable[[], object]] = deque()
+        self._tries = 0
+        self._retry_at: float | None = None  # None while MLflow answers
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, event: Callable[[], object]) -> None:
+        """Run `event` after those that wait: now, or when MLflow answers again."""
+        if len(self._waiting) >= MAX_WAITING:
+            self.dropped += 1
+            return
+        self._waiting.append(event)
+        if self._retry_at is None or time.monotonic() >= self._retry_at:
+            self.flush()
+
+    def flush(self) -> None:
+        """Run what waits, until nothing does or MLflow fails."""
+        while self._waiting:
+            if self._retry_at is not None and self._failure(self._reconnect):
+                self._retry_at = time.monotonic() + RETRY_AFTER_S
+                return
+            self._retry_at = None
+            if error := self._failure(self._waiting[0]):
+                self._tries += 1
+                if not _at_fault(error) and self._tries < MAX_TRIES:
+                    self._retry_at = time.monotonic() + RETRY_AFTER_S
+                    return
+                self.dropped += 1
+            self._waiting.popleft()
+            self._tries = 0
+
+    def _failure(self, action: Callable[[], object]) -> Exception | None:
+        try:
+            action()
+        except Exception as error:  # whatever it is: a record never ends a sweep
+            self._note(error)
+            return error
+        return None
+
+    def _note(self, error: Exception) -> None:
+        kind = str(getattr(error, "error_code", type(error).__name__))
+        self.failures[kind] += 1
+        if self.failures[kind] == 1:
+            _log.warning("MLflow did not take a record; the sweep goes on. %s", _one_line(error))
+
+
+def _at_fault(error: Exception) -> bool:
+    """Whether an event would fail again however well MLflow is."""
+    refused = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST")
+    ours = isinstance(error, (LookupError, TypeError, ValueError, FileNotFoundError))
+    return ours or getattr(error, "error_code", None) in refused
+
+
+class _Run:
+    """What is known of a run in MLflow without asking it again."""
+
+    def __init__(self, run: Run) -> None:
+        self.run_id: str = run.info.run_id
+        self.status: str = run.info.status
+        self.start_ms: int = run.info.start_time
+        self.end_ms: int | None = run.info.end_time
+        self.metrics: dict[str, float] = dict(run.data.metrics)
+        self.params: dict[str, str] = dict(run.data.params)
+        self.tags: dict[str, str] = dict(run.data.tags)
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Level, trial and step: together they name one run of a sweep."""
+        return self.tags["level"], self.tags.get("trial_id", ""), self.tags.get("step", "")
+
+
+def _runs(client: MlflowClient, experiment_id: str, level: str = "") -> Iterator[_Run]:
+    """All runs that this module wrote into an experiment, oldest first."""
+    token: str | None = None
+    only = f"tags.level = '{level}'" if level else "tags.level != ''"
+    while True:
+        page = client.search_runs(
+            [experiment_id], only, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
+        )
+        yield from map(_Run, page)
+        token = page.token
+        if not token:
+            return
+
+
+def _event(write: Callable[Concatenate[Tracker, _P], None]) -> Callable[Concatenate[Tracker, _P], None]:
+    """`write` as an event: it goes through the outbox, with its arguments as they are now."""
+
+    @functools.wraps(write)
+    def put(self: Tracker, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
+        given, named = copy.deepcopy((args, kwargs))
+        self.outbox.put(lambda: write(self, *given, **named))
+
+    return put
+
+
+class Tracker:
+    """The records of one sweep. Once it exists, only `start_sweep` raises.
+
+    Call `start_sweep` first and `start_trial` before a trial's other events. Times are milliseconds since 1970. A
+    sweep, trial or step that MLflow already knows is continued, whatever state a killed driver left it in.
+
+    Args:
+        uri: of a database or a server, see `connect`. A SQLite file is created where it is missing, and the artifacts
+            of its sweeps go into `mlartifacts` beside it; a server decides itself.
+        sweep: the name of the sweep and of its experiment.
+
+    Raises:
+        TrackingError: MLflow does not answer, or `uri` or `sweep` cannot be used.
+    """
+
+    def __init__(self, uri: str, sweep: str) -> None:
+        self.uri, self.sweep = uri, sweep
+        self._database = database_file(uri)
+        if folder := self._database and self._database.parent:
+            answered(uri, lambda: folder.mkdir(parents=True, exist_ok=True))
+        self._client = connect(uri)
+        self._known: dict[tuple[str, str, str], _Run] = {}
+        self.experiment_id = answered(uri, self._open_experiment)
+        answered(uri, self._load)
+        self.outbox = Outbox(self._load)  # a run whose creation was cut off is found before it is created again
+
+    def start_sweep(self, spec_yaml: str, tags: Mapping[str, Scalar], timestamp_ms: int) -> str:
+        """The run id of the sweep; its run holds the spec and the versions of the packages.
+
+        Raises:
+            TrackingError: MLflow does not answer.
+        """
+
+        def write() -> str:
+            run = self._open(("sweep", "", ""), self.sweep, timestamp_ms, tags)
+            self._batch(run, tags={f"version/{name}": version for name, version in package_versions().items()})
+            self._client.log_text(run.run_id, spec_yaml, "spec.yaml")
+            return run.run_id
+
+        return answered(self.uri, write)
+
+    @_event
+    def start_trial(
+        self, trial_id: str, params: Mapping[str, Scalar], tags: Mapping[str, Scalar], timestamp_ms: int
+    ) -> None:
+        """Open a trial's run. `params` (flat) are written once; a param cannot change."""
+        run = self._open(("trial", trial_id, ""), trial_id, timestamp_ms, tags)
+        self._batch(run, params={name: value for name, value in params.items() if name not in run.params})
+
+    @_event
+    def log_epoch(self, trial_id: str, metrics: Mapping[str, float], progress: int, timestamp_ms: int) -> None:
+        """Add one point to each `epoch/...` curve of a trial.
+
+        An epoch trained again after a restore is not written again: a trial is a function of its configuration.
+        """
+        trial = self._run("trial", trial_id)
+        if progress <= int(trial.tags.get("progress", -1)):
+            return
+        curves = {f"epoch/{name}": value for name, value in metrics.items()}
+        self._batch(trial, curves, timestamp_ms, progress, tags={"progress": progress})
+
+    @_event
+    def log_step(
+        self,
+        trial_id: str,
+        step: int,
+        metrics: Mapping[str, float],
+        timestamp_ms: int,
+        class_table: Sequence[Mapping[str, Scalar]],
+        ap_matrix: object,
+    ) -> None:
+        """Record a finished incremental step on its own run and on its trial's.
+
+        Args:
+            trial_id: of a trial that was started.
+            step: index of the step, from 0; on the trial's run it is MLflow's `step`.
+            metrics: by name; those that are not finite are left out.
+            timestamp_ms: when the step ended.
+            class_table: one row a class, for `classes.csv`.
+            ap_matrix: nested lists (or a dict of them) of AP, for `ap_matrix.json`; nan becomes null.
+        """
+        trial = self._run("trial", trial_id)
+        scope = {name: trial.tags[name] for name in SCOPE_TAGS if name in trial.tags}
+        key = ("step", trial_id, str(step))
+        run = self._known.get(key) or self._open(key, f"{trial_id} step {step}", timestamp_ms, scope)
+        at_ms = timestamp_ms if run.status == "FINISHED" else run.start_ms
+        news = {name: value for name, value in _finite(metrics).items() if run.metrics.get(name) != value}
+        if run.status == "FINISHED" and not news:
+            return
+        self._batch(trial, news, at_ms, step)
+        self._batch(run, news, at_ms, step)
+        self._client.log_text(run.run_id, _csv(class_table), "classes.csv")
+        self._client.log_text(run.run_id, json.dumps(_nan_as_null(ap_matrix), allow_nan=False), "ap_matrix.json")
+        self._close(run, "FINISHED", at_ms)
+
+    @_event
+    def end_trial(self, trial_id: str, verdict: Verdict, timestamp_ms: int, message: str = "") -> None:
+        """Close a trial's run with our own `verdict`; to say it again changes nothing."""
+        self._end(self._run("trial", trial_id), verdict, timestamp_ms, message)
+
+    @_event
+    def log_reference(self, name: str, scores: Mapping[str, float], step: int) -> None:
+        """Record the scores of a reference (`joint`, `finetune`, ...) after a step on the sweep's run."""
+        sweep = self._run("sweep")
+        rows = {f"reference/{name}/{metric}": score for metric, score in scores.items()}
+        self._batch(sweep, rows, sweep.start_ms, step)
+
+    @_event
+    def log_text(self, text: str, name: str) -> None:
+        """Keep `text` as the file `name` on the sweep's run."""
+        self._client.log_text(self._run("sweep").run_id, text, name)
+
+    @_event
+    def log_file(self, path: Path) -> None:
+        """Keep a copy of a file on the sweep's run."""
+        self._client.log_artifact(self._run("sweep").run_id, str(path))
+
+    def end_sweep(self, verdict: Verdict, metrics: Mapping[str, float], timestamp_ms: int) -> None:
+        """Close the sweep's run and every run still open under it, and try once more to write what waits.
+
+        Args:
+            verdict: a trial still open is closed as `stopped` in a stopped sweep, else as `failed`.
+            metrics: of the sweep: hours, counts of trials by state.
+            timestamp_ms: when the sweep ended.
+        """
+        self._end_sweep(verdict, metrics, timestamp_ms)
+        self.outbox.flush()
+        if len(self.outbox) or self.outbox.dropped:
+            _log.warning("not in MLflow: %d events that wait, %d dropped", len(self.outbox), self.outbox.dropped)
+
+    @_event
+    def _end_sweep(self, verdict: Verdict, metrics: Mapping[str, float], timestamp_ms: int) -> None:
+        for run in list(self._known.values()):
+            if run.key[0] == "trial" and run.status == "RUNNING":
+                left: Verdict = "stopped" if verdict == "stopped" else "failed"
+                self._end(run, left, timestamp_ms, "open when the sweep ended")
+        sweep = self._run("sweep")
+        self._batch(sweep, metrics, timestamp_ms)
+        self._end(sweep, verdict, timestamp_ms, "")
+
+    def _open_experiment(self) -> str:
+        experiment = self._client.get_experiment_by_name(self.sweep)
+        if experiment is None:
+            artifacts = (self._database.parent / "mlartifacts").as_uri() if self._database else None
+            return str(self._client.create_experiment(self.sweep, artifact_location=artifacts))
+        if experiment.lifecycle_stage != "active":
+            raise TrackingError("tracking", [f"experiment {self.sweep!r} is deleted; restore it or rename the sweep"])
+        return str(experiment.experiment_id)
+
+    def _load(self) -> None:
+        known: dict[tuple[str, str, str], _Run] = {}
+        for run in _runs(self._client, self.experiment_id):
+            known.setdefault(run.key, run)
+        self._known = known
+
+    def _run(self, level: str, trial_id: str = "") -> _Run:
+        try:
+            return self._known[level, trial_id, ""]
+        except KeyError:
+            raise LookupError(f"{level} {trial_id!r} of sweep {self.sweep!r} must be started first") from None
+
+    def _open(self, key: tuple[str, str, str], name: str, start_ms: int, tags: Mapping[str, Scalar]) -> _Run:
+        level, trial_id, step = key
+        if run := self._known.get(key):
+            if run.status != "RUNNING":
+                self._client.update_run(run.run_id, status="RUNNING")
+                run.status = "RUNNING"
+            for tag in run.tags.keys() & {"verdict", "message"}:
+                self._client.delete_tag(run.run_id, tag)
+                del run.tags[tag]
+            return run
+        placed = {"level": level, "sweep": self.sweep, "trial_id": trial_id, "step": step}
+        if level != "sweep":
+            parent = self._run("sweep") if level == "trial" else self._run("trial", trial_id)
+            placed["mlflow.parentRunId"] = parent.run_id
+        texts = _texts({**tags, **placed}, TAG_CHARS)
+        created = self._client.create_run(self.experiment_id, start_ms, {k: v for k, v in texts.items() if v}, name)
+        self._known[key] = _Run(created)
+        return self._known[key]
+
+    def _batch(
+        self,
+        run: _Run,
+        metrics: Mapping[str, float] | None = None,
+        timestamp_ms: int = 0,
+        step: int = 0,
+        *,
+        params: Mapping[str, Scalar] | None = None,
+        tags: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        """Write to a run in as few requests as MLflow's limits allow, and remember what was written."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        numbers = _finite(metrics or {})
+        given, notes = _texts(params or {}, PARAM_CHARS), _texts(tags or {}, TAG_CHARS)
+        for some_metrics, some_params, some_tags in zip_longest(
+            _chunks([Metric(name, value, timestamp_ms, step) for name, value in numbers.items()], METRICS_PER_BATCH),
+            _chunks([Param(name, value) for name, value in given.items()], TEXTS_PER_BATCH),
+            _chunks([RunTag(name, value) for name, value in notes.items()], TEXTS_PER_BATCH),
+            fillvalue=(),
+        ):
+            self._client.log_batch(run.run_id, some_metrics, some_params, some_tags)
+        run.metrics.update(numbers)
+        run.params.update(given)
+        run.tags.update(notes)
+
+    def _end(self, run: _Run, verdict: Verdict, timestamp_ms: int, message: str) -> None:
+        level, trial_id, _ = run.key
+        for step in list(self._known.values()) if level == "trial" else ():
+            if step.key[:2] == ("step", trial_id) and step.status == "RUNNING":
+                self._close(step, "FAILED", timestamp_ms)
+        if run.status != STATUS[verdict] or run.tags.get("verdict") != verdict:
+            self._batch(run, tags={"verdict": verdict, **({"message": message} if message else {})})
+            self._close(run, STATUS[verdict], timestamp_ms)
+
+    def _close(self, run: _Run, status: str, end_ms: int) -> None:
+        self._client.set_terminated(run.run_id, status, end_ms)
+        run.status = status
+
+
+class TrialRecord(TypedDict):
+    """A trial as MLflow has it. `hours` go from its first start to its end (or to now), pauses included."""
+
+    trial_id: str
+    state: Literal["running"] | Verdict
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    hours: float
+
+
+def trials(uri: str, sweep: str) -> list[TrialRecord]:
+    """The trials of a sweep in the order they were started, each metric at its latest value.
+
+    Raises:
+        TrackingError: MLflow does not answer, or has no such sweep.
+    """
+    database = database_file(uri)
+    if database and not database.is_file():
+        raise TrackingError("tracking", [f"there is no database {database}"])
+    client = connect(uri)
+
+    def read() -> list[TrialRecord]:
+        experiment = client.get_experiment_by_name(sweep)
+        if experiment is None:
+            names = ", ".join(sorted(e.name for e in client.search_experiments() if e.name != "Default")) or "none"
+            raise TrackingError("tracking", [f"there is no sweep {sweep!r} at {uri}; available: {names}"])
+        return [_trial_record(run) for run in _runs(client, experiment.experiment_id, "trial")]
+
+    return answered(uri, read)
+
+
+def _trial_record(run: _Run) -> TrialRecord:
+    running = run.status == "RUNNING"
+    end_ms = time.time() * 1000 if running or run.end_ms is None else run.end_ms
+    return {
+        "trial_id": run.tags["trial_id"],
+        "state": "running" if running else run.tags.get("verdict", "failed"),  # type: ignore[typeddict-item]
+        "params": run.params,
+        "metrics": run.metrics,
+        "tags": {name: value for name, value in run.tags.items() if not name.startswith("mlflow.")},
+        "hours": (end_ms - run.start_ms) / 3.6e6,
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """The installed version of each package that a trial's numbers can depend on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)}
+
+
+def _installed(name: str) -> bool:
+    return next(iter(importlib.metadata.distributions(name=name)), None) is not None
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _chunks(items: list[_T], size: int) -> list[list[_T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _texts(values: Mapping[str, Scalar], max_chars: int) -> dict[str, str]:
+    return {name: str(value)[:max_chars] for name, value in values.items()}
+
+
+def _csv(rows: Sequence[Mapping[str, Scalar]]) -> str:
+    """Rows under a header that has every column named in any row; nan is an empty cell."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_nan_as_null(row) for row in rows)
+    return text.getvalue()
+
+
+def _nan_as_null(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _nan_as_null(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_nan_as_null(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,104 @@
+"""What determines a trial's numbers (`TrialConfig`), and what does not (`Runtime`): where it runs and who listens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from search_spaces.distributions import Scalar
+from trainables.catalog import DETECTORS
+from trainables.datasets.splits import Splits
+from trainables.files import digest
+from trainables.recipes import Recipe
+from trainables.scenarios import Scenario
+
+TRAINING_VERSION = 1
+"""Counts the changes of this code that change a trial's numbers; stored results of another version are not used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """One chain of steps, from the base step to the last.
+
+    Attributes:
+        data: digest of the training annotations.
+        params: every parameter of the method; `optim`: every field of the detector's optim class. Both act from the
+            first incremental step on; the base step keeps the recipe, so that all trials share it.
+        base_seed: seed of the base step and of joint training; `seed`: of the incremental steps.
+        pretrained: path or URL of backbone weights.
+        device: `cpu` or `cuda`; on `cuda` training runs in mixed precision.
+    """
+
+    scenario: Scenario
+    data: str
+    detector: str
+    method: str
+    params: Mapping[str, Scalar] = field(default_factory=dict)
+    optim: Mapping[str, Scalar] = field(default_factory=dict)
+    base_epochs: int
+    epochs: int
+    batch_size: int
+    seed: int = 0
+    base_seed: int = 0
+    pretrained: str | None = None
+    device: str = "cpu"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The detector's recipe."""
+        return DETECTORS[self.detector].recipe
+
+    @property
+    def config_id(self) -> str:
+        """The hash of everything that determines the trial's numbers."""
+        return digest(self.step_identity(len(self.scenario.steps) - 1))
+
+    def step_identity(self, step: int) -> dict[str, Any]:
+        """What the weights at the end of `step` depend on, and nothing else."""
+        shared = {
+            "version": TRAINING_VERSION,
+            "classes": self.scenario.steps[: step + 1],
+            "data": self.data,
+            "detector": self.detector,
+            "recipe": asdict(self.recipe),
+            "batch_size": self.batch_size,
+            "base": [self.base_epochs, self.base_seed],
+            "pretrained": self.pretrained,
+            "device": self.device,
+        }
+        if step == 0:
+            return shared
+        own = {"method": self.method, "params": dict(self.params), "optim": dict(self.optim)}
+        return shared | own | {"epochs": self.epochs, "seed": self.seed}
+
+    def joint(self, step: int) -> TrialConfig:
+        """The reference of `step`: all classes seen by then, learnt at once by the recipe of the base step."""
+        seen = Scenario(f"{self.scenario.name}: joint", (self.scenario.seen(step),))
+        return replace(self, scenario=seen, method="finetune", params={}, optim={})
+
+    def progress_at(self, step: int, epoch: int = 0) -> int:
+        """Epochs of incremental steps done after `epoch` epochs of `step`: the one clock of a sweep."""
+        return 0 if step == 0 else (step - 1) * self.epochs + epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Where and how a trial runs; nothing here changes its numbers.
+
+    Attributes:
+        splits: annotation files and images.
+        store: root of the results that trials share.
+        evaluate_on: the split that is scored, `tune` or `test`.
+        report_at: values of the clock at which to score inside a step, besides its end.
+        threads: CPU threads of torch.
+        workers: loader processes; 0 loads in the trial's own.
+    """
+
+    splits: Splits
+    store: Path
+    evaluate_on: str = "tune"
+    report_at: tuple[int, ...] = ()
+    threads: int = 1
+    workers: int = 0

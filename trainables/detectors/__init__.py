@@ -1,0 +1,1 @@
+"""Detectors: functions that return mmdet model configs, their losses on chosen class channels, growing a classifier."""

@@ -1,0 +1,84 @@
+"""Building detectors, growing a classifier by the rows of new classes, and frozen teachers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from mmdet.models import BaseDetector
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+from torch import Tensor, nn
+
+from trainables.catalog import DETECTORS, load
+from trainables.errors import CheckpointError
+from trainables.recipes import Recipe
+
+StateDict = dict[str, Tensor]
+PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
+CLASSIFIER = {"gfl": "bbox_head.gfl_cls"}
+
+
+def build_detector(name: str, num_classes: int, recipe: Recipe, pretrained: str | None = None) -> BaseDetector:
+    """An initialised mmdet detector of the catalogue with `num_classes` classes."""
+    entry = DETECTORS[name]
+    config = load(entry.target)(num_classes, recipe, pretrained=pretrained, **entry.options)
+    detector = MODELS.build(ConfigDict(config))
+    detector.init_weights()
+    return detector
+
+
+def grown(name: str, weights: StateDict, num_classes: int, new_row_init: str) -> StateDict:
+    """`weights` with the classifier grown to `num_classes` rows: old rows copied, new rows initialised.
+
+    Args:
+        new_row_init: `focal_prior` (weight N(0, 0.01), bias of probability 0.01), `torch_default` (Conv2d's own) or
+            `mean_old` (mean of the old rows).
+
+    Raises:
+        CheckpointError: the weights hold more classes than asked for.
+    """
+    prefix = CLASSIFIER[DETECTORS[name].head]
+    weight, bias = weights[f"{prefix}.weight"], weights[f"{prefix}.bias"]
+    new = num_classes - len(weight)
+    if new < 0:
+        raise CheckpointError(name, [f"weights hold {len(weight)} classes, more than the {num_classes} of this step"])
+    rows, offsets = _new_rows(new_row_init, weight, bias, new)
+    return weights | {f"{prefix}.weight": torch.cat([weight, rows]), f"{prefix}.bias": torch.cat([bias, offsets])}
+
+
+def _new_rows(new_row_init: str, weight: Tensor, bias: Tensor, new: int) -> tuple[Tensor, Tensor]:
+    if new_row_init == "mean_old":
+        return weight.mean(0, keepdim=True).repeat(new, 1, 1, 1), bias.mean().repeat(new)
+    fresh = nn.Conv2d(weight.shape[1], new, weight.shape[2:]) if new else None
+    if fresh is None:
+        return weight[:0], bias[:0]
+    if new_row_init == "focal_prior":
+        nn.init.normal_(fresh.weight, std=0.01)
+        nn.init.constant_(fresh.bias, PRIOR_LOGIT)
+    return fresh.weight.detach(), fresh.bias.detach()
+
+
+def load_weights(detector: BaseDetector, weights: StateDict, origin: str) -> None:
+    """Put `weights` into `detector`, every tensor of both sides matched.
+
+    Raises:
+        CheckpointError: missing, unexpected or misshapen tensors, all at once.
+    """
+    own = detector.state_dict()
+    problems = [f"tensor {key} is missing" for key in own if key not in weights]
+    problems += [f"tensor {key} is not part of this detector" for key in weights if key not in own]
+    problems += [
+        f"tensor {key} must have shape {tuple(own[key].shape)}, but has {tuple(weights[key].shape)}"
+        for key in own
+        if key in weights and own[key].shape != weights[key].shape
+    ]
+    if problems:
+        raise CheckpointError(origin, problems[:10] + [f"... and {len(problems) - 10} more"] * (len(problems) > 10))
+    detector.load_state_dict(weights)
+
+
+def frozen(detector: BaseDetector) -> BaseDetector:
+    """`detector` as a teacher: in eval mode, no parameter trains."""
+    detector.requires_grad_(False)
+    return detector.eval()

@@ -1,0 +1,218 @@
+"""`fit()`: the only place that builds an mmengine Runner. Trains one step, resumable after every epoch."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import tempfile
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.datasets.samplers import AspectRatioBatchSampler
+from mmengine.dataset import BaseDataset, DefaultSampler, pseudo_collate
+from mmengine.hooks import Hook
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+from torch.utils.data import BatchSampler, DataLoader
+
+from trainables.errors import CheckpointError, TrainingError
+from trainables.files import written_whole
+from trainables.incremental import IncrementalDetector
+from trainables.recipes import Recipe
+
+AfterEpoch = Callable[[int, dict[str, float]], None]
+_run_number = itertools.count()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How one step is trained. `lr` is the effective rate; `workers` are loader processes."""
+
+    recipe: Recipe
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    warmup_iters: int
+    seed: int
+    device: str
+    workers: int = 0
+
+
+def linear_lr(recipe: Recipe, lr_scale: float, images_per_device: int, devices: int = 1) -> float:
+    """`lr_scale * base_lr * (images per device * devices) / reference batch`."""
+    return lr_scale * recipe.base_lr * images_per_device * devices / recipe.batch_ref
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch on all devices."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def fit(model: IncrementalDetector, dataset: BaseDataset, plan: Plan, state: Path, after_epoch: AfterEpoch) -> None:
+    """Train `model` in place.
+
+    Args:
+        state: file with the state after the last finished epoch; training goes on from it where it exists.
+        after_epoch: called with the number of epochs done and the mean of every loss over the epoch's last 50 iterations.
+
+    Raises:
+        CheckpointError: the state file cannot be used.
+        TrainingError: a loss that is not finite, with the iteration.
+    """
+    name = f"palimpsest-{os.getpid()}-{next(_run_number)}"
+    loader = _loader(dataset, plan)
+    with tempfile.TemporaryDirectory(prefix=name) as folder:
+        runner = _QuietRunner(
+            model=model,
+            work_dir=folder,
+            experiment_name=name,
+            train_dataloader=loader,
+            train_cfg={"by_epoch": True, "max_epochs": plan.epochs},
+            optim_wrapper=_optim_wrapper(plan),
+            param_scheduler=_schedule(plan, len(loader)),
+            default_hooks={"timer": None, "logger": None, "checkpoint": None},
+            custom_hooks=[_StateHook(state, after_epoch)],
+            randomness={"seed": plan.seed},
+            log_level="ERROR",
+            default_scope="mmdet",
+        )
+        try:
+            runner.train()
+        except TrainingError as error:
+            raise TrainingError(f"iteration {runner.iter + 1}", error.problems) from None
+        finally:
+            for singleton in (MMLogger, MessageHub, Visualizer):
+                singleton._instance_dict.pop(name, None)
+
+
+class _QuietRunner(Runner):
+    """A Runner that does not spend its start on describing the machine to a log that nobody reads."""
+
+    def _log_env(self, env_cfg: dict[str, Any]) -> None:
+        pass
+
+
+def _loader(dataset: BaseDataset, plan: Plan) -> DataLoader:
+    sampler = DefaultSampler(dataset, shuffle=True, seed=plan.seed)
+    whole = len(dataset) >= plan.batch_size
+    kind = AspectRatioBatchSampler if plan.recipe.scale else BatchSampler
+    return DataLoader(
+        dataset,
+        batch_sampler=kind(sampler, plan.batch_size, whole),
+        num_workers=plan.workers,
+        collate_fn=pseudo_collate,
+        worker_init_fn=_seed_worker,
+    )
+
+
+def _seed_worker(worker: int) -> None:
+    # torch gives each worker of each epoch its own seed; NumPy and random would repeat theirs.
+    seed = torch.initial_seed() % 2**32
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+def _optim_wrapper(plan: Plan) -> dict[str, Any]:
+    recipe = plan.recipe
+    optimizer: dict[str, Any] = {"type": recipe.optimizer, "lr": plan.lr, "weight_decay": plan.weight_decay}
+    if recipe.optimizer == "SGD":
+        optimizer["momentum"] = recipe.momentum
+    wrapper: dict[str, Any] = {"type": "OptimWrapper", "optimizer": optimizer}
+    if recipe.clip_norm:
+        wrapper["clip_grad"] = {"max_norm": recipe.clip_norm}
+    if plan.device == "cuda":
+        wrapper |= {"type": "AmpOptimWrapper", "dtype": "bfloat16" if torch.cuda.is_bf16_supported() else "float16"}
+    return wrapper
+
+
+def _schedule(plan: Plan, iters_per_epoch: int) -> list[dict[str, Any]]:
+    total = plan.epochs * iters_per_epoch
+    warmup = min(plan.warmup_iters, total - 1)
+    schedule: list[dict[str, Any]] = []
+    if warmup > 0:
+        start = plan.recipe.warmup_ratio
+        schedule.append({"type": "LinearLR", "start_factor": start, "by_epoch": False, "begin": 0, "end": warmup})
+    if plan.recipe.schedule == "cosine":
+        ratio, by = plan.recipe.final_ratio, {"by_epoch": False, "begin": warmup, "end": total}
+        schedule.append({"type": "CosineAnnealingLR", "eta_min_ratio": ratio, "T_max": total - warmup, **by})
+    else:
+        milestones = [round(fraction * plan.epochs) for fraction in plan.recipe.milestones]
+        schedule.append({"type": "MultiStepLR", "milestones": milestones, "gamma": 0.1, "by_epoch": True})
+    return schedule
+
+
+class _StateHook(Hook):
+    """Saves all that the rest of a step depends on after every epoch, and puts it back before training."""
+
+    priority = "VERY_LOW"
+
+    def __init__(self, state: Path, after_epoch: AfterEpoch) -> None:
+        self.state = state
+        self.after_epoch = after_epoch
+        self.recent: defaultdict[str, deque[torch.Tensor]] = defaultdict(lambda: deque(maxlen=50))
+
+    def before_train(self, runner: Runner) -> None:
+        if not self.state.exists():
+            return
+        try:
+            saved = torch.load(self.state, map_location="cpu", weights_only=True)
+            runner.model.student.load_state_dict(saved["weights"])
+            runner.optim_wrapper.load_state_dict(saved["optimizer"])
+            for scheduler, values in zip(runner.param_schedulers, saved["schedulers"], strict=True):
+                scheduler.load_state_dict(values)
+            runner.train_loop._epoch, runner.train_loop._iter = saved["epoch"], saved["iter"]
+            _set_random_state(saved["random"])
+        except Exception as error:
+            raise CheckpointError(str(self.state), [f"cannot be used to go on ({error}); delete it to start the step again"]) from error
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        self.recent.clear()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        for name, value in outputs.items():
+            self.recent[name].append(value)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        done = runner.epoch + 1
+        if done < runner.max_epochs:
+            with written_whole(self.state) as aside:
+                torch.save(
+                    {
+                        "weights": runner.model.student.state_dict(),
+                        "optimizer": runner.optim_wrapper.state_dict(),
+                        "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
+                        "epoch": done,
+                        "iter": runner.iter,
+                        "random": _random_state(),
+                    },
+                    aside,
+                )
+        self.after_epoch(done, {name: float(torch.stack(tuple(values)).float().mean()) for name, values in self.recent.items()})
+
+
+def _random_state() -> dict[str, Any]:
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all(),
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+        "python": random.getstate(),
+    }
+
+
+def _set_random_state(saved: dict[str, Any]) -> None:
+    torch.set_rng_state(saved["torch"])
+    torch.cuda.set_rng_state_all(saved["cuda"])
+    kind, keys, position, has_gauss, gauss = saved["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    random.setstate(saved["python"])

@@ -1,0 +1,38 @@
+"""Whether what is installed can train: mmcv's compiled operations, built for this torch and for its GPU."""
+
+from __future__ import annotations
+
+from trainables.errors import PalimpsestError
+
+REINSTALL = "uv sync --reinstall-package onedl-mmcv"
+
+
+def require_ops() -> None:
+    """Nothing, where mmcv's compiled operations load and can run where torch runs.
+
+    mmcv installs without a complaint when its operations are left out, or built for another torch or without CUDA;
+    the first box suppression of a trial would then fail, minutes later.
+
+    Raises:
+        PalimpsestError: the operations are missing, do not fit torch, or know no CUDA although torch sees a GPU.
+    """
+    import torch
+
+    try:
+        from mmcv.ops import get_compiling_cuda_version
+    except ImportError as error:
+        problem = (
+            f"mmcv's compiled operations must load with torch {torch.__version__}, but: {_first_line(error)}; "
+            f"build them again: {REINSTALL}"
+        )
+        raise PalimpsestError("installation", [problem]) from error
+    if torch.cuda.is_available() and get_compiling_cuda_version() == "not available":
+        problem = (
+            "torch sees a GPU, but mmcv's operations were built without CUDA; with a CUDA "
+            f"{torch.version.cuda} toolkit: FORCE_CUDA=1 {REINSTALL}, or hide the GPU: CUDA_VISIBLE_DEVICES="
+        )
+        raise PalimpsestError("installation", [problem])
+
+
+def _first_line(error: ImportError) -> str:
+    return str(error).strip().partition("\n")[0]

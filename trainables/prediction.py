@@ -1,0 +1,43 @@
+"""Detections of a detector on a data set, and its AP by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet.models import BaseDetector
+from mmengine.dataset import BaseDataset, pseudo_collate
+from torch.utils.data import DataLoader
+
+
+@torch.no_grad()
+def predict(
+    detector: BaseDetector, dataset: BaseDataset, category_ids: Sequence[int], batch_size: int, workers: int = 0
+) -> list[dict[str, Any]]:
+    """COCO results: image_id, category_id, bbox (x, y, width, height in px of the original image), score.
+
+    The detector's mode and the random state are left as they were.
+
+    Args:
+        category_ids: the category id of each label.
+    """
+    # A loader draws a seed from the global generator unless it has one of its own.
+    loader = DataLoader(
+        dataset, batch_size, num_workers=workers, collate_fn=pseudo_collate, generator=torch.Generator().manual_seed(0)
+    )
+    training = detector.training
+    detector.eval()
+    results = [_results(sample, category_ids) for batch in loader for sample in detector.test_step(batch)]
+    detector.train(training)
+    return [row for rows in results for row in rows]
+
+
+def _results(sample: Any, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    found = sample.pred_instances
+    boxes = found.bboxes.double().cpu()
+    boxes[:, 2:] -= boxes[:, :2]
+    return [
+        {"image_id": sample.img_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        for box, score, label in zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    ]

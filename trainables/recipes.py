@@ -1,0 +1,69 @@
+"""Recipes: how a detector is trained and tested when nothing is searched. Plain data, no torch.
+
+The learning rate follows one rule: `lr = lr_scale * base_lr * (samples per device * devices) / batch_ref`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Numbers of training and testing.
+
+    `milestones` are fractions of the step's epochs (step schedule); `final_ratio` ends a cosine schedule. `scale` is
+    (width, height) in px, kept in ratio; None leaves images as they are. `mean`, `std` are RGB, 0 to 255.
+    """
+
+    optimizer: str
+    base_lr: float
+    batch_ref: int
+    batch_size: int
+    base_epochs: int
+    epochs: int
+    schedule: str
+    warmup_ratio: float
+    milestones: tuple[float, ...] = ()
+    final_ratio: float = 0.0
+    momentum: float = 0.9
+    clip_norm: float | None = None
+    scale: tuple[int, int] | None = None
+    flip: float = 0.0
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    pad_divisor: int = 32
+    score_thr: float = 0.05
+    nms_iou: float = 0.6
+    nms_pre: int = 1000
+    max_per_img: int = 100
+
+
+GFL_1X = Recipe(
+    optimizer="SGD",
+    base_lr=0.01,
+    batch_ref=16,
+    batch_size=16,
+    base_epochs=12,
+    epochs=12,
+    schedule="step",
+    warmup_ratio=0.001,
+    milestones=(8 / 12, 11 / 12),
+    scale=(1333, 800),
+    flip=0.5,
+)
+
+TINY = Recipe(
+    optimizer="AdamW",
+    base_lr=4e-3,
+    batch_ref=16,
+    batch_size=16,
+    base_epochs=10,
+    epochs=5,
+    schedule="cosine",
+    warmup_ratio=0.05,
+    final_ratio=0.01,
+    clip_norm=10.0,
+    mean=(127.5, 127.5, 127.5),
+    std=(64.0, 64.0, 64.0),
+)
