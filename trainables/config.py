@@ -9,7 +9,7 @@ from typing import Any
 
 from search_spaces.distributions import Scalar
 from trainables.catalog import DETECTORS
-from trainables.datasets.splits import Splits
+from trainables.datasets.splits import Split, Splits
 from trainables.files import digest
 from trainables.recipes import Recipe
 from trainables.scenarios import Scenario
@@ -102,3 +102,9 @@ class Runtime:
     report_at: tuple[int, ...] = ()
     threads: int = 1
     workers: int = 0
+
+    @property
+    def scored(self) -> Split:
+        """The split that is scored."""
+        split: Split = getattr(self.splits, self.evaluate_on)
+        return split

@@ -15,11 +15,10 @@ import torch
 from mmdet.models import BaseDetector
 
 from trainables import engine
-from trainables.catalog import METHODS, load
+from trainables.catalog import DETECTORS, METHODS, load
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import steps
 from trainables.datasets.detection import DetectionDataset
-from trainables.datasets.splits import Split
 from trainables.detectors.growth import StateDict, build_detector, frozen, grown, load_weights
 from trainables.errors import CheckpointError, TrainingError
 from trainables.evaluation import evaluate
@@ -28,10 +27,8 @@ from trainables.incremental import IncrementalDetector
 from trainables.metrics import KINDS
 from trainables.pipelines import test_pipeline, train_pipeline
 from trainables.prediction import predict
-from trainables.store import Store
-
-ClassAP = dict[str, list[float | None]]
-"""For each of `KINDS`, AP of every class seen so far in label order; None where a class has no ground truth."""
+from trainables.records import ClassAP, score_identity
+from trainables.store import PROGRESS_FILE, Store
 
 AfterEpoch = Callable[[BaseDetector, int, dict[str, float]], None]
 
@@ -75,15 +72,13 @@ def run_step(
 
 def score(config: TrialConfig, runtime: Runtime, step: int, weights: Path) -> ClassAP:
     """AP of every class seen by `step` on the runtime's split, from the store or evaluated now."""
-    split = getattr(runtime.splits, runtime.evaluate_on)
-    identity = {"step": config.step_identity(step), "annotations": split.digest, "images": "full"}
 
     def build(folder: Path) -> None:
         detector = build_detector(config.detector, len(config.scenario.seen(step)), config.recipe).to(config.device)
         load_weights(detector, read_weights(weights), str(weights))
         write_json(folder / "ap.json", class_ap(detector, config, runtime, step))
 
-    path = Store(runtime.store).get("scores", identity, build) / "ap.json"
+    path = Store(runtime.store).get("scores", score_identity(config, runtime, step), build) / "ap.json"
     ap: ClassAP = json.loads(path.read_text())
     return ap
 
@@ -91,7 +86,7 @@ def score(config: TrialConfig, runtime: Runtime, step: int, weights: Path) -> Cl
 def class_ap(detector: BaseDetector, config: TrialConfig, runtime: Runtime, step: int) -> ClassAP:
     """AP of `detector` on every image of the runtime's split, for the classes seen by `step`."""
     seen = config.scenario.seen(step)
-    split: Split = getattr(runtime.splits, runtime.evaluate_on)
+    split = runtime.scored
     truth = steps.evaluation_set(read_coco(split.annotations, split.digest), seen)
     dataset = DetectionDataset(truth, split.images, seen, test_pipeline(config.recipe), test_mode=True)
     ids = {category["name"]: category["id"] for category in truth["categories"]}
@@ -134,6 +129,7 @@ def _train(
 
     def epoch_done(epoch: int, recent: dict[str, float]) -> None:
         losses.update(recent)
+        write_json(state.with_name(PROGRESS_FILE), {"done": epoch, "of": plan.epochs})
         if after_epoch is not None and epoch < plan.epochs:
             after_epoch(model.student, epoch, recent)
 
@@ -145,7 +141,7 @@ def _train(
     facts = {
         "time_train_s": time.perf_counter() - begin,
         "images_train": float(len(dataset)),
-        "images_eval": float(len(read_coco(*_file(getattr(runtime.splits, runtime.evaluate_on)))["images"])),
+        "images_eval": float(len(read_coco(runtime.scored.annotations, runtime.scored.digest)["images"])),
         "lr_effective": plan.lr,
         "batch_total": float(plan.batch_size),
         "peak_memory_mb": _peak_memory_mb(config.device),
@@ -153,10 +149,6 @@ def _train(
         **losses,
     }
     return model, facts
-
-
-def _file(split: Split) -> tuple[Path, str]:
-    return split.annotations, split.digest
 
 
 def _model(config: TrialConfig, step: int, previous: StepResult | None) -> IncrementalDetector:
@@ -179,8 +171,6 @@ def _model(config: TrialConfig, step: int, previous: StepResult | None) -> Incre
 
 
 def _plan(config: TrialConfig, runtime: Runtime, step: int) -> engine.Plan:
-    from trainables.catalog import DETECTORS
-
     base = DETECTORS[config.detector].optim()
     optim = base if step == 0 else type(base)(**config.optim)
     lr = engine.linear_lr(config.recipe, optim.lr_scale, config.batch_size)

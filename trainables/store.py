@@ -10,6 +10,9 @@ from filelock import FileLock
 
 from trainables.files import digest, write_json, written_whole
 
+PROGRESS_FILE = "progress.json"
+"""In the partial folder of a step under way: epochs `done`, `of` how many."""
+
 
 class Store:
     """A folder of results, `<kind>/<digest of the identity>`, on a path that all nodes share.

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from mmdet.models import BaseDetector
 from mmdet.utils import register_all_modules
 
 from trainables.config import Runtime, TrialConfig
-from trainables.metrics import KINDS, FloatArray, chain_summary, summarize
-from trainables.step import ClassAP, StepResult, class_ap, run_step
-from trainables.store import Store
+from trainables.metrics import KINDS, FloatArray
+from trainables.records import chain_metrics, known_joint_ap
+from trainables.step import StepResult, class_ap, run_step
 
 Report = Callable[[dict[str, Any]], None]
 """Receives an event: `progress`, `step` (from 0), `timestamp_ms`, `metrics` (of metrics by name; those taken inside a
@@ -30,7 +28,7 @@ def run_trial(config: TrialConfig, runtime: Runtime, report: Report) -> list[Ste
     """
     register_all_modules()
     torch.set_num_threads(runtime.threads)
-    joint = joint_ap(config, runtime)
+    joint = known_joint_ap(config, runtime)
     results: list[StepResult] = []
     for step in range(len(config.scenario.steps)):
 
@@ -38,7 +36,7 @@ def run_trial(config: TrialConfig, runtime: Runtime, report: Report) -> list[Ste
             progress = config.progress_at(step, epoch)
             if step and progress in runtime.report_at:
                 ap = [*(result.ap for result in results), class_ap(student, config, runtime, step)]
-                metrics = {f"{name}_mid": value for name, value in _summary(config, ap, joint).items()}
+                metrics = {f"{name}_mid": value for name, value in chain_metrics(config, ap, joint).items()}
                 report(_event(progress, step, metrics | losses))
 
         results.append(run_step(config, runtime, step, results[-1] if results else None, after_epoch))
@@ -53,35 +51,6 @@ def run_joint(config: TrialConfig, runtime: Runtime, step: int) -> StepResult:
     return run_step(config.joint(step), runtime, 0, None)
 
 
-def joint_ap(config: TrialConfig, runtime: Runtime) -> dict[str, FloatArray]:
-    """For each of `KINDS`, AP (T, C) of the reference models that the store already holds; nan elsewhere."""
-    split = getattr(runtime.splits, runtime.evaluate_on)
-    rows: list[ClassAP] = []
-    for step in range(len(config.scenario.steps)):
-        identity = {
-            "step": config.joint(step).step_identity(0), "annotations": split.digest, "images": "full"
-        }  # fmt: skip
-        path = Store(runtime.store).path("scores", identity) / "ap.json"
-        rows.append(json.loads(path.read_text()) if path.exists() else {})
-    return _matrices(rows, len(config.scenario.class_names))
-
-
-def _matrices(rows: list[ClassAP], num_classes: int) -> dict[str, FloatArray]:
-    matrices = {kind: np.full((len(rows), num_classes), np.nan) for kind in KINDS}
-    for t, row in enumerate(rows):
-        for kind, values in row.items():
-            matrices[kind][t, : len(values)] = [np.nan if value is None else value for value in values]
-    return matrices
-
-
-def _summary(config: TrialConfig, ap: list[ClassAP], joint: Mapping[str, FloatArray]) -> dict[str, float]:
-    matrices = _matrices(ap, len(config.scenario.class_names))
-    summary = summarize(matrices, config.scenario.class_step, joint)[-1]
-    if len(ap) == len(config.scenario.steps):
-        summary |= chain_summary(matrices, config.scenario.class_step, joint)
-    return summary
-
-
 def _step_event(config: TrialConfig, results: list[StepResult], joint: Mapping[str, FloatArray]) -> dict[str, Any]:
     last = results[-1]
     step, names = last.step, config.scenario.class_names
@@ -90,7 +59,7 @@ def _step_event(config: TrialConfig, results: list[StepResult], joint: Mapping[s
         | {kind: last.ap[kind][label] for kind in KINDS}
         for label in range(len(config.scenario.seen(step)))
     ]
-    event = _event(config.progress_at(step, config.epochs), step, _summary(config, [r.ap for r in results], joint))
+    event = _event(config.progress_at(step, config.epochs), step, chain_metrics(config, [r.ap for r in results], joint))
     matrix = {"classes": names, "ap": [result.ap["ap"] for result in results]}
     return event | {"classes": classes, "ap_matrix": matrix, "facts": last.facts}
 

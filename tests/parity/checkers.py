@@ -14,6 +14,7 @@ from tests.parity.comparison import Checker
 CHECKERS = {  # how a file's name begins: the module whose `check` is its Checker; the longest match counts
     "cl_metrics": "tests.parity.cl_metrics",
     "coco_ap": "tests.parity.coco_ap",
+    "erd": "tests.parity.erd",
 }
 
 

@@ -180,7 +180,7 @@ def _image_faults(entries: list[Any], images: Path) -> Iterator[str]:
             yield f"{where} must be the name of a file, but {_given(image, 'file_name')}"
         elif PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             yield f"{where} must stay inside {images}, but got {name!r}"
-        elif not os.path.isfile(images / name):  # noqa: PTH113 - Path.is_file raises for names that are too long
+        elif not os.path.isfile(images / name):  # Path.is_file raises if a name is too long
             yield f"{where} must be a file in {images}, but there is no {name!r}"
 
 

@@ -58,6 +58,7 @@ def built_once(out: Path, recipe: Mapping[str, Any], build: Build) -> Splits:
     Raises:
         DataError: `out` holds something else, or its files were changed.
     """
+    out = out.absolute()  # the paths of the splits travel to processes with another working directory
     if (out / MARKER).exists():
         return _reused(out, recipe)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -37,9 +37,16 @@ def elastic_mask(responses_BN: Tensor, alpha: float, level_sizes: tuple[int, ...
     if level_sizes is not None:
         parts = responses_BN.split(level_sizes, dim=1)
         return torch.cat([elastic_mask(part, alpha) for part in parts], dim=1)
+    above = responses_BN > elastic_threshold(responses_BN, alpha)
+    return above & (responses_BN > responses_BN.amin(1, keepdim=True))  # the mean of equal numbers may round below them
+
+
+def elastic_threshold(responses_BN: Tensor, alpha: float) -> Tensor:
+    """(B, 1) mean + alpha * std (unbiased) of each image's responses; nan where there is only one."""
+    means = responses_BN.mean(1, keepdim=True)
     if responses_BN.shape[1] < 2:
-        return torch.zeros_like(responses_BN, dtype=torch.bool)
-    return responses_BN > responses_BN.mean(1, keepdim=True) + alpha * responses_BN.std(1, keepdim=True)
+        return torch.full_like(means, torch.nan)
+    return means + alpha * responses_BN.std(1, keepdim=True)
 
 
 def box_response(box_logits: Tensor, kind: str) -> Tensor:
@@ -107,6 +114,7 @@ def class_terms(student_BNC: Tensor, teacher_BNC: Tensor, params: ERDParams) -> 
     """(B, N) distance of the student's old-class logits from the teacher's; 0 where they agree."""
     if params.cls_loss == "kl":
         return kl_rows(student_BNC, teacher_BNC, params.T)
+    teacher_BNC = teacher_BNC.detach()
     target = teacher_BNC.sigmoid()
     if params.cls_loss == "l2_sigmoid":
         return (student_BNC.sigmoid() - target).square().mean(-1)
@@ -138,7 +146,7 @@ def per_image_box(
     if params.box_weight == "student":
         weights = student.cls_logits[image, place][:, old].detach().sigmoid().amax(-1)
     elif params.box_weight == "teacher":
-        weights = teacher.cls_logits[image, place].sigmoid().amax(-1)
+        weights = teacher.cls_logits[image, place].detach().sigmoid().amax(-1)
     zeros = terms.new_zeros(len(student.box_logits))
     sums = zeros.index_add(0, image, BOX_WEIGHT * weights * terms)
     return sums, zeros.index_add(0, image, torch.ones_like(terms)), zeros.index_add(0, image, weights)

@@ -53,35 +53,92 @@ FAULTS: dict[str, tuple[Edit, str]] = {
     "images is an object": (lambda c: c.update(images={}), "images must be a list, but got {}"),
     "empty": (lambda c: c.update(images=[], annotations=[]), "images must not be empty"),
     "entry": (lambda c: c["annotations"].append(7), "annotations[6] must be an object, but got 7"),
-    "image id twice": (lambda c: c["images"][1].update(id=30), "images[1].id must be unique, but 30 is also the id of images[0]"),
-    "annotation id twice": (lambda c: c["annotations"][1].update(id=4), "annotations[1].id must be unique, but 4 is also"),
+    "image id twice": (
+        lambda c: c["images"][1].update(id=30),
+        "images[1].id must be unique, but 30 is also the id of images[0]",
+    ),
+    "annotation id twice": (
+        lambda c: c["annotations"][1].update(id=4),
+        "annotations[1].id must be unique, but 4 is also",
+    ),
     "category id twice": (lambda c: c["categories"][1].update(id=90), "categories[1].id must be unique"),
     "id is text": (lambda c: c["images"][3].update(id="5"), "images[3].id must be an integer, but got '5'"),
-    "id is a bool": (lambda c: c["annotations"][0].update(id=True), "annotations[0].id must be an integer, but got True"),
+    "id is a bool": (
+        lambda c: c["annotations"][0].update(id=True),
+        "annotations[0].id must be an integer, but got True",
+    ),
     "category name twice": (lambda c: c["categories"][2].update(name="dog"), "2 categories are named 'dog'"),
-    "no category name": (lambda c: c["categories"][2].pop("name"), "categories[2].name must be a name, but it is missing"),
-    "no width": (lambda c: c["images"][2].pop("width"), "images[2].width must be a number of pixels above 0, but it is missing"),
-    "unknown image": (lambda c: c["annotations"][2].update(image_id=99), "annotations[2].image_id must be the id of an image, but got 99"),
-    "unknown category": (lambda c: c["annotations"][2].update(category_id=[1]), "annotations[2].category_id must be the id of a category, but got [1]"),
-    "no box": (lambda c: c["annotations"][2].pop("bbox"), "annotations[2].bbox must be four finite numbers [x, y, width, height], but it is missing"),
-    "three numbers": (lambda c: c["annotations"][2].update(bbox=[1, 2, 3]), "annotations[2].bbox must be four finite numbers"),
-    "nan": (lambda c: c["annotations"][2].update(bbox=[1, 2, float("nan"), 4]), "annotations[2].bbox must be four finite numbers"),
-    "no height": (lambda c: c["annotations"][2].update(bbox=[1, 2, 3, 0]), "annotations[2].bbox must have a width and a height above 0, but got [1, 2, 3, 0]"),
-    "outside": (lambda c: c["annotations"][2].update(bbox=[1, 2, 64.1, 3]), "annotations[2].bbox must lie inside image 10 (64 x 48 pixels), but got [1, 2, 64.1, 3]"),
-    "left": (lambda c: c["annotations"][2].update(bbox=[-1.1, 2, 6, 3]), "annotations[2].bbox must lie inside image 10"),
-    "in the tolerance alone": (lambda c: c["annotations"][2].update(bbox=[64, 2, 0.5, 3]), "annotations[2].bbox must lie inside image 10"),
-    "area": (lambda c: c["annotations"][2].update(area=-1), "annotations[2].area must be a number of square pixels, but got -1"),
-    "crowd": (lambda c: c["annotations"][2].update(iscrowd="no"), "annotations[2].iscrowd must be 0 or 1, but got 'no'"),
-    "unhashable crowd": (lambda c: c["annotations"][2].update(iscrowd=[]), "annotations[2].iscrowd must be 0 or 1, but got []"),
-    "upwards": (lambda c: c["images"][0].update(file_name="sub/../../pets/a.png"), "images[0].file_name must stay inside"),
+    "no category name": (
+        lambda c: c["categories"][2].pop("name"),
+        "categories[2].name must be a name, but it is missing",
+    ),
+    "no width": (
+        lambda c: c["images"][2].pop("width"),
+        "images[2].width must be a number of pixels above 0, but it is missing",
+    ),
+    "unknown image": (
+        lambda c: c["annotations"][2].update(image_id=99),
+        "annotations[2].image_id must be the id of an image, but got 99",
+    ),
+    "unknown category": (
+        lambda c: c["annotations"][2].update(category_id=[1]),
+        "annotations[2].category_id must be the id of a category, but got [1]",
+    ),
+    "no box": (
+        lambda c: c["annotations"][2].pop("bbox"),
+        "annotations[2].bbox must be four finite numbers [x, y, width, height], but it is missing",
+    ),
+    "three numbers": (
+        lambda c: c["annotations"][2].update(bbox=[1, 2, 3]),
+        "annotations[2].bbox must be four finite numbers",
+    ),
+    "nan": (
+        lambda c: c["annotations"][2].update(bbox=[1, 2, float("nan"), 4]),
+        "annotations[2].bbox must be four finite numbers",
+    ),
+    "no height": (
+        lambda c: c["annotations"][2].update(bbox=[1, 2, 3, 0]),
+        "annotations[2].bbox must have a width and a height above 0, but got [1, 2, 3, 0]",
+    ),
+    "outside": (
+        lambda c: c["annotations"][2].update(bbox=[1, 2, 64.1, 3]),
+        "annotations[2].bbox must lie inside image 10 (64 x 48 pixels), but got [1, 2, 64.1, 3]",
+    ),
+    "left": (
+        lambda c: c["annotations"][2].update(bbox=[-1.1, 2, 6, 3]),
+        "annotations[2].bbox must lie inside image 10",
+    ),
+    "in the tolerance alone": (
+        lambda c: c["annotations"][2].update(bbox=[64, 2, 0.5, 3]),
+        "annotations[2].bbox must lie inside image 10",
+    ),
+    "area": (
+        lambda c: c["annotations"][2].update(area=-1),
+        "annotations[2].area must be a number of square pixels, but got -1",
+    ),
+    "crowd": (
+        lambda c: c["annotations"][2].update(iscrowd="no"),
+        "annotations[2].iscrowd must be 0 or 1, but got 'no'",
+    ),
+    "unhashable crowd": (
+        lambda c: c["annotations"][2].update(iscrowd=[]),
+        "annotations[2].iscrowd must be 0 or 1, but got []",
+    ),
+    "upwards": (
+        lambda c: c["images"][0].update(file_name="sub/../../pets/a.png"),
+        "images[0].file_name must stay inside",
+    ),
     "absolute": (lambda c: c["images"][0].update(file_name="/etc/hostname"), "images[0].file_name must stay inside"),
     "no file": (lambda c: c["images"][0].update(file_name="missing.png"), "there is no 'missing.png'"),
     "a folder": (lambda c: c["images"][0].update(file_name="sub"), "there is no 'sub'"),
     "zero byte": (lambda c: c["images"][0].update(file_name="a\0.png"), "there is no 'a\\x00.png'"),
     "half a character": (lambda c: c["images"][0].update(file_name="\ud800.png"), "there is no '\\ud800.png'"),
     "endless name": (lambda c: c["images"][0].update(file_name="x" * 5000), "there is no 'xxx"),
-    "no file name": (lambda c: c["images"][0].update(file_name=None), "images[0].file_name must be the name of a file, but got None"),
-}  # fmt: skip
+    "no file name": (
+        lambda c: c["images"][0].update(file_name=None),
+        "images[0].file_name must be the name of a file, but got None",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -147,7 +204,8 @@ def test_a_written_file_keeps_info_and_opens_in_pycocotools(tmp_path: Path) -> N
     bare = {key: value for key, value in pets().items() if key not in ("info", "licenses")}
     write(tmp_path / "bare.json", bare)
     assert (read(tmp_path / "bare.json")["info"], read(tmp_path / "bare.json")["licenses"]) == ({}, [])
-    assert len(COCO(str(tmp_path / "bare.json")).loadRes([]).anns) == 0
+    detection = {"image_id": 30, "category_id": 17, "bbox": [1, 2, 3, 4], "score": 0.5}
+    assert len(COCO(str(tmp_path / "bare.json")).loadRes([detection]).anns) == 1
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -70,23 +70,24 @@ def test_sources_are_disjoint_stratified_and_used_as_told() -> None:
 
 
 def test_scenes_use_the_sources_of_their_split_with_the_right_label(splits: Splits) -> None:
-    used = {}
+    used, target = {}, load_digits().target
     for part in PARTS:
         boxes = read(getattr(splits, part).annotations)["annotations"]
         used[part] = {box["source"] for box in boxes}
         assert used[part] <= set(np.concatenate(digits.source_digits(seed=3)[part]).tolist())
-        assert all(load_digits().target[box["source"]] == box["category_id"] - 1 for box in boxes)
+        assert all(target[box["source"]] == box["category_id"] - 1 for box in boxes)
     assert all(not used[one] & used[other] for one, other in combinations(PARTS, 2))
 
 
 def scenes(number: int) -> list[digits.Scene]:
     rng = np.random.Generator(np.random.PCG64(5))
     ink = (load_digits().images / 16).astype(np.float32)
-    return [digits.draw_scene(rng, digits.source_digits(0)["train"], ink) for _ in range(number)]
+    pool = digits.source_digits(seed=0)["train"]
+    return [digits.draw_scene(rng, pool, ink) for _ in range(number)]
 
 
 def test_boxes_are_tight_around_the_ink_and_inside_the_image() -> None:
-    for scene in scenes(50):
+    for scene in scenes(300):
         for index, (x, y, width, height) in enumerate(scene.boxes):
             rows, columns = np.nonzero(scene.owner == index)
             assert (columns.min(), rows.min()) == (x, y)

@@ -1,0 +1,81 @@
+"""What a person sees while a sweep runs: a line an event, and on a terminal one live line below."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+class Display:
+    """Lines that stay and, on a terminal, a line that changes. Used as a context."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self._status = self.console.status("")
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self._status.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._status.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        self.console.print(line, markup=False)
+
+    def now(self, line: str) -> None:
+        """Change the live line."""
+        self._status.update(f"{line}  ({duration(time.monotonic() - self._began)} so far)")
+
+
+class TrialCount:
+    """How far the search is, in words, from how its trials ended."""
+
+    def __init__(self, total: int, at_once: int, mode: str) -> None:
+        self.total, self.at_once, self.mode = total, at_once, mode
+        self.ended: dict[str, str] = {}
+        self.running: dict[str, float] = {}
+        self.spent = 0.0
+        self.best: tuple[float, str] | None = None
+
+    def start(self, trial_id: str) -> None:
+        """A trial started or went on."""
+        self.running.setdefault(trial_id, time.monotonic())
+
+    def end(self, trial_id: str, verdict: str, value: float, label: str) -> None:
+        """A trial ended as `finished`, `stopped` or `failed`, with the objective's value."""
+        began = self.running.pop(trial_id, None)
+        self.spent += time.monotonic() - began if began is not None else 0.0
+        self.ended[trial_id] = verdict
+        better = self.best is None or (value > self.best[0]) == (self.mode == "max")
+        if verdict == "finished" and better and value == value:
+            self.best = (value, label)
+
+    def line(self) -> str:
+        """`7 of 16 trials done, 2 running, best 73.0 (trial 3), about 6 min left`."""
+        done = len(self.ended)
+        parts = [f"{done} of {self.total} trials done", f"{len(self.running)} running"]
+        if self.best:
+            parts.append(f"best {100 * self.best[0]:.1f} ({self.best[1]})")
+        if done and done < self.total:
+            mean = self.spent / done
+            left = (self.total - done) * mean / self.at_once - sum(map(self._age, self.running.values())) / self.at_once
+            parts.append(f"about {duration(max(left, 0))} left")
+        return ", ".join(parts)
+
+    @staticmethod
+    def _age(began: float) -> float:
+        return time.monotonic() - began

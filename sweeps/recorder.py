@@ -1,0 +1,118 @@
+"""The one listener of a search: hands each event of Tune's loop to the records and to the display."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from search_spaces.distributions import Scalar
+from sweeps.progress import Display, TrialCount
+from sweeps.spec import SweepSpec
+from sweeps.tracking import Tracker, Verdict
+from trainables.config import TrialConfig
+from trainables.tune import EVENT, OBJECTIVE, PROGRESS, with_parameters
+
+
+def scope_tags(config: TrialConfig) -> dict[str, str]:
+    """The tags that every run of a chain carries."""
+    return {"scenario": config.scenario.name, "detector": config.detector, "method": config.method}
+
+
+def flat_params(config: TrialConfig) -> dict[str, Scalar]:
+    """Everything that a person may want to compare between trials, under flat names."""
+    return {
+        **{f"method/{name}": value for name, value in config.params.items()},
+        **{f"optim/{name}": value for name, value in config.optim.items()},
+        "seed": config.seed,
+        "config_id": config.config_id,
+    }
+
+
+def record_event(tracker: Tracker, trial_id: str, event: Mapping[str, Any]) -> None:
+    """Record one event of `trainables.trial.Report`."""
+    if "classes" in event:
+        metrics = {**event["metrics"], **event["facts"]}
+        tracker.log_step(
+            trial_id, event["step"], metrics, event["timestamp_ms"], event["classes"], event["ap_matrix"]
+        )
+    else:
+        tracker.log_epoch(trial_id, event["metrics"], event["progress"], event["timestamp_ms"])
+
+
+class Recorder(Callback):
+    """Tune's callback. Nothing it does can end the search: the tracker keeps its failures to itself."""
+
+    def __init__(self, spec: SweepSpec, base: TrialConfig, tracker: Tracker, display: Display, count: TrialCount) -> None:
+        self.spec, self.base, self.tracker, self.display, self.count = spec, base, tracker, display, count
+        self.numbers: dict[str, int] = {}
+        self.verdicts: dict[str, Verdict] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Open the trial's run."""
+        self.numbers = {known.trial_id: number for number, known in enumerate(trials)}
+        config = with_parameters(self.base, trial.config)
+        tags = {**scope_tags(config), "role": "search", "number": self.numbers[trial.trial_id]}
+        self.tracker.start_trial(trial.trial_id, flat_params(config), tags, now_ms())
+        self.count.start(trial.trial_id)
+        self.display.now(self.count.line())
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Record an event."""
+        record_event(self.tracker, trial.trial_id, json.loads(result[EVENT]))
+        self.display.now(self.count.line())
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Close the trial's run as finished or, before the end of the clock, as stopped."""
+        self._end(trial, verdict_of(trial, self.spec.max_progress))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Close the trial's run as failed."""
+        self._end(trial, "failed")
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Say again how each trial ended, for those that an earlier driver saw end and could not record."""
+        for trial in trials:
+            verdict = verdict_of(trial, self.spec.max_progress)
+            self.verdicts[trial.trial_id] = verdict
+            self.tracker.end_trial(trial.trial_id, verdict, now_ms(), _reason(trial))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: a resumed sweep brings its own recorder."""
+        return {}
+
+    def _end(self, trial: Trial, verdict: Verdict) -> None:
+        result = trial.last_result or {}
+        value, label = float(result.get(OBJECTIVE, math.nan)), f"trial {self.numbers[trial.trial_id]}"
+        reason = _reason(trial)
+        self.tracker.end_trial(trial.trial_id, verdict, now_ms(), reason)
+        self.count.end(trial.trial_id, verdict, value, label)
+        at = "" if verdict == "finished" else f" after {result.get(PROGRESS, 0)} of {self.spec.max_progress} epochs"
+        shown = f"  {self.spec.objective} {100 * value:5.1f}" if value == value else ""
+        self.display.say(f"{label:>9} {verdict}{at}{shown}{f'  {reason}' if reason else ''}  | {self.count.line()}")
+
+
+def verdict_of(trial: Trial, max_progress: int) -> Verdict:
+    """How a trial ended, in our words: Tune calls a stopped trial terminated like any other."""
+    if trial.status == Trial.ERROR:
+        return "failed"
+    return "finished" if (trial.last_result or {}).get(PROGRESS, 0) >= max_progress else "stopped"
+
+
+def _reason(trial: Trial) -> str:
+    error = trial.get_error()
+    if error is None:
+        return ""
+    return str(getattr(error, "cause", error)).strip().splitlines()[-1]
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 10**6

@@ -1,0 +1,194 @@
+"""One sweep: preflight, references, search, records. Every part can be interrupted and gone on with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from sweeps.cluster import connect, set_environment
+from sweeps.progress import Display, TrialCount
+from sweeps.spec import SweepSpec
+from trainables.config import Runtime, TrialConfig
+from trainables.errors import CheckpointError, SpecError
+from trainables.files import write_json
+
+set_environment()
+
+
+def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
+    """Run or go on with a sweep.
+
+    Raises:
+        SpecError: the sweep exists and is not to be resumed, or was started from another file, or asks for resources
+            that no node has.
+        DataError: the data cannot serve it.
+        TrackingError: MLflow does not answer.
+    """
+    from sweeps import work
+    from sweeps.recorder import Recorder, now_ms, scope_tags
+    from sweeps.references import build_references
+    from sweeps.tracking import Tracker
+
+    _claim(spec, resume)
+    display.now("checking the data")
+    splits = work.prepared(spec)
+    config, others = work.base_config(spec, splits), work.compared(spec, splits)
+    tracker = Tracker(spec.tracking_uri, spec.name)
+    _preflight(spec, connect())
+    write_json(spec.folder / "spec.json", {"identity": spec.identity, "text": spec.text})
+    tags = {**scope_tags(config), "objective": spec.objective, "sampler": "tpe", "scheduler": spec.scheduler.name}
+    tracker.start_sweep(spec.text, tags, now_ms())
+    chains = build_references(connect(), spec, config, others, work.runtime(spec, splits), display)
+    for name, events in chains.items():
+        for event in events:
+            if "classes" in event:
+                tracker.log_reference(name, event["metrics"], event["step"])
+    for step, scores in enumerate(joint_scores(config, work.runtime(spec, splits))):
+        tracker.log_reference("joint", scores, step)
+    runtime = work.runtime(spec, splits, report_at=rungs(spec))
+    at_once = _at_once(spec, connect())
+    recorder = Recorder(spec, config, tracker, display, TrialCount(spec.trials, at_once, spec.mode))
+    _search(spec, config, runtime, recorder, at_once)
+    verdicts = Counter(recorder.verdicts.values())
+    counts = {f"trials_{verdict}": float(verdicts[verdict]) for verdict in ("finished", "stopped", "failed")}
+    tracker.end_sweep("finished" if verdicts["finished"] else "failed", counts | hours(spec), now_ms())
+    display.say(f"{spec.name}: {', '.join(f'{number} {verdict}' for verdict, number in sorted(verdicts.items()))}")
+
+
+def joint_scores(config: TrialConfig, runtime: Runtime) -> list[dict[str, float]]:
+    """AP of the reference of each step, all, old and new classes."""
+    from trainables.metrics import summarize
+    from trainables.records import known_joint_ap
+
+    joint = known_joint_ap(config, runtime)
+    keep = ("ap_all", "ap_old", "ap_new", "ap50_all", "ap75_all")
+    return [{name: row[name] for name in keep} for row in summarize(joint, config.scenario.class_step)]
+
+
+def rungs(spec: SweepSpec) -> tuple[int, ...]:
+    """Values of the clock at which the scheduler compares trials: `grace * reduction_factor ** k` before the end.
+
+    By default the grace lasts until a trial has finished its first increment.
+    """
+    if spec.scheduler.name == "none":
+        return ()
+    value, found = spec.scheduler.grace or spec.epochs, []
+    while value < spec.max_progress:
+        found.append(value)
+        value *= spec.scheduler.reduction_factor
+    return tuple(found)
+
+
+def _claim(spec: SweepSpec, resume: bool) -> None:
+    record = spec.folder / "spec.json"
+    if not record.exists():
+        return
+    if not resume:
+        raise SpecError(spec.name, [f"exists in {spec.folder}; go on with --resume, or give the sweep another name"])
+    if json.loads(record.read_text())["identity"] != spec.identity:
+        raise SpecError(spec.name, ["was started from another sweep file; resume with that file, or give this one another name"])
+
+
+def _preflight(spec: SweepSpec, ray: Any) -> None:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    need = {"CPU": spec.resources.cpu, "GPU": spec.resources.gpu}
+    if not any(all(node.get(kind, 0) >= amount for kind, amount in need.items()) for node in nodes):
+        there = "; ".join(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes)
+        raise SpecError("resources", [f"a trial asks for {need['CPU']} CPU, {need['GPU']:g} GPU, but the nodes have {there}"])
+
+
+def _at_once(spec: SweepSpec, ray: Any) -> int:
+    total = ray.cluster_resources()
+    fits = [total.get("CPU", 0) // spec.resources.cpu]
+    if spec.resources.gpu:
+        fits.append(total.get("GPU", 0) // spec.resources.gpu)
+    return int(min([*fits, spec.max_concurrent or spec.trials, spec.trials]))
+
+
+def _search(spec: SweepSpec, config: TrialConfig, runtime: Runtime, recorder: Any, at_once: int) -> None:
+    from ray import tune
+
+    from sweeps.searcher import IncrementalSearch
+    from trainables.tune import OBJECTIVE, PROGRESS, tune_trial
+
+    trial = tune.with_parameters(
+        tune_trial, base=config, runtime=runtime, objective=spec.objective, folder=spec.folder / "trials"
+    )
+    trainable = tune.with_resources(trial, {"CPU": spec.resources.cpu, "GPU": spec.resources.gpu})
+    experiment = spec.folder / "tune"
+    if tune.Tuner.can_restore(str(experiment)):
+        check_state(experiment)
+        tuner = tune.Tuner.restore(str(experiment), trainable=trainable, resume_unfinished=True)
+        # Tune would go on with the listener that it pickled at the start; ours speaks to this driver's records.
+        tuner._local_tuner._run_config.callbacks = [recorder]
+    else:
+        shutil.rmtree(experiment, ignore_errors=True)
+        (spec.folder / "optuna.db").unlink(missing_ok=True)
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=IncrementalSearch(spec),
+                scheduler=_scheduler(spec, OBJECTIVE, PROGRESS),
+                num_samples=spec.trials,
+                max_concurrent_trials=at_once,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(spec.folder),
+                callbacks=[recorder],
+                failure_config=tune.FailureConfig(max_failures=2),
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+                verbose=0,
+            ),
+        )
+    tuner.fit()
+
+
+def _scheduler(spec: SweepSpec, metric: str, clock: str) -> Any:
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+    if spec.scheduler.name == "none" or not rungs(spec):
+        return FIFOScheduler()
+    return ASHAScheduler(
+        time_attr=clock,
+        metric=metric,
+        mode=spec.mode,
+        max_t=spec.max_progress,
+        grace_period=rungs(spec)[0],
+        reduction_factor=spec.scheduler.reduction_factor,
+    )
+
+
+def check_state(experiment: Path) -> None:
+    """Nothing, where Tune's newest state can be read: from a torn one it would start afresh without a word.
+
+    Raises:
+        CheckpointError: the state is torn.
+    """
+    newest = max(experiment.glob("experiment_state-*.json"), default=None)
+    if newest is None:
+        raise CheckpointError(str(experiment), ["holds no state of its trials; delete the folder to start the sweep anew"])
+    try:
+        json.loads(newest.read_text())
+    except ValueError as error:
+        raise CheckpointError(str(newest), [f"is torn ({error}); delete it to go on from the state before"]) from error
+
+
+def hours(spec: SweepSpec) -> dict[str, float]:
+    """Core-hours and GPU-hours that the trials spent, and saved because a step was in the store already."""
+    spent = saved = 0.0
+    for path in (spec.folder / "trials").glob("*/events.json"):
+        for event in json.loads(path.read_text()):
+            facts = event.get("facts", {})
+            spent += facts.get("time_train_s", 0.0) + facts.get("time_eval_s", 0.0)
+            saved += facts.get("time_saved_s", 0.0)
+    return {
+        "core_hours_spent": spent * spec.resources.cpu / 3600,
+        "core_hours_saved": saved * spec.resources.cpu / 3600,
+        "gpu_hours_spent": spent * spec.resources.gpu / 3600,
+        "gpu_hours_saved": saved * spec.resources.gpu / 3600,
+    }

@@ -1,0 +1,56 @@
+"""Small seeded batches, forward passes and detectors, which the tests of training share."""
+
+from __future__ import annotations
+
+import torch
+from mmdet.models import BaseDetector
+from mmdet.structures import DetDataSample
+from mmdet.utils import register_all_modules
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from trainables.detectors.forward import Forward
+from trainables.detectors.growth import build_detector
+from trainables.recipes import TINY
+
+SIDE = 64  # px of an image
+STRIDES = (8, 16, 32)
+REG_MAX = 8
+Boxes = list[tuple[float, float, float, float]]
+
+register_all_modules()
+
+
+def tiny(num_classes: int, seed: int = 0) -> BaseDetector:
+    """The detector of the digit scenes."""
+    torch.manual_seed(seed)
+    return build_detector("gfl_r18_tiny", num_classes, TINY)
+
+
+def images(count: int, seed: int = 0) -> Tensor:
+    """Preprocessed images (count, 3, SIDE, SIDE)."""
+    return torch.randn(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+
+
+def sample(boxes: Boxes, labels: list[int]) -> DetDataSample:
+    """One image with its objects."""
+    shape = (SIDE, SIDE)
+    found = DetDataSample(metainfo={"img_shape": shape, "pad_shape": shape, "batch_input_shape": shape})
+    found.gt_instances = InstanceData(
+        bboxes=torch.tensor(boxes).reshape(-1, 4), labels=torch.tensor(labels, dtype=torch.long)
+    )
+    return found
+
+
+def forward_pass(num_images: int, num_classes: int, seed: int = 0) -> Forward:
+    """What a detector with three levels might say: logits drawn at random."""
+    drawn = torch.Generator().manual_seed(seed)
+    sizes = tuple((SIDE // stride) ** 2 for stride in STRIDES)
+    levels = [torch.cartesian_prod(side := torch.arange(0.0, SIDE, stride), side).flip(1) for stride in STRIDES]
+    return Forward(
+        torch.randn(num_images, sum(sizes), num_classes, generator=drawn) * 1.5 - 2,
+        torch.randn(num_images, sum(sizes), 4 * (REG_MAX + 1), generator=drawn) * 2,
+        torch.cat(levels),
+        torch.tensor(STRIDES, dtype=torch.float32).repeat_interleave(torch.tensor(sizes)),
+        sizes,
+    )

@@ -1,0 +1,78 @@
+"""A finished student as one file: its tensors and what is needed to use them. No teacher, no optimizer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainables.config import TrialConfig
+from trainables.errors import CheckpointError
+from trainables.files import file_digest, written_whole
+from trainables.step import read_weights
+
+
+def export(config: TrialConfig, weights: Path, folder: Path) -> Path:
+    """The exported checkpoint of a chain's last student, named by the first 8 hex digits of its SHA-256.
+
+    It loads with `torch.load(path, weights_only=True)`: `state_dict` of the bare mmdet detector, and `meta` with the
+    class names in label order, detector, scenario steps, config_id and what preprocessing needs.
+
+    Raises:
+        CheckpointError: the weights cannot be read.
+    """
+    with written_whole(folder / "export.pth") as aside:
+        torch.save({"state_dict": read_weights(weights), "meta": _meta(config)}, aside)
+    path = folder / "export.pth"
+    final = folder / f"{config.detector}-{file_digest(path)[:8]}.pth"
+    os.replace(path, final)
+    return final
+
+
+def _meta(config: TrialConfig) -> dict[str, Any]:
+    recipe = config.recipe
+    return {
+        "detector": config.detector,
+        "classes": list(config.scenario.class_names),
+        "steps": [list(step) for step in config.scenario.steps],
+        "scenario": config.scenario.name,
+        "method": config.method,
+        "config_id": config.config_id,
+        "mean": list(recipe.mean),
+        "std": list(recipe.std),
+        "scale": list(recipe.scale) if recipe.scale else None,
+        "pad_divisor": recipe.pad_divisor,
+    }
+
+
+def load_exported(path: Path) -> Any:
+    """The detector of an exported checkpoint, in eval mode, with `classes` in `dataset_meta`.
+
+    Raises:
+        CheckpointError: not an exported checkpoint, or not of this version's detectors.
+    """
+    from mmdet.utils import register_all_modules
+
+    from trainables.catalog import DETECTORS
+    from trainables.detectors.growth import build_detector, load_weights
+
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        meta, weights = saved["meta"], saved["state_dict"]
+        name, classes = meta["detector"], meta["classes"]
+    except Exception as error:
+        raise CheckpointError(str(path), [f"must be an exported checkpoint, but cannot be read as one: {error}"]) from error
+    if name not in DETECTORS:
+        raise CheckpointError(str(path), [f"holds detector {name!r}; available: {', '.join(DETECTORS)}"])
+    register_all_modules()
+    detector = build_detector(name, len(classes), DETECTORS[name].recipe)
+    load_weights(detector, weights, str(path))
+    detector.dataset_meta = {"classes": tuple(classes)}
+    return detector.eval()
+
+
+def export_task(config: TrialConfig, weights: Path, folder: Path) -> Path:
+    """`export` as a Ray task."""
+    return export(config, weights, folder)

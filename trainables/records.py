@@ -1,0 +1,53 @@
+"""From the class APs of a chain's steps to its metrics; reads scores from the store, needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from trainables.config import Runtime, TrialConfig
+from trainables.metrics import KINDS, FloatArray, chain_summary, summarize
+from trainables.store import Store
+
+ClassAP = dict[str, list[float | None]]
+"""For each of `KINDS`, AP of every class seen so far in label order; None where a class has no ground truth."""
+
+
+def score_identity(config: TrialConfig, runtime: Runtime, step: int) -> dict[str, Any]:
+    """What the AP of `step` on the runtime's split depends on."""
+    return {"step": config.step_identity(step), "annotations": runtime.scored.digest, "images": "full"}
+
+
+def known_score(config: TrialConfig, runtime: Runtime, step: int) -> ClassAP:
+    """The AP of `step` that the store already holds; empty if it does not."""
+    path = Store(runtime.store).path("scores", score_identity(config, runtime, step)) / "ap.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def known_joint_ap(config: TrialConfig, runtime: Runtime) -> dict[str, FloatArray]:
+    """For each of `KINDS`, AP (T, C) of the reference models that the store already holds; nan elsewhere."""
+    steps = range(len(config.scenario.steps))
+    return matrices([known_score(config.joint(step), runtime, 0) for step in steps], len(config.scenario.class_names))
+
+
+def matrices(rows: Sequence[ClassAP], num_classes: int) -> dict[str, FloatArray]:
+    """For each of `KINDS`, AP (T, C), nan where there is none."""
+    result = {kind: np.full((len(rows), num_classes), np.nan) for kind in KINDS}
+    for t, row in enumerate(rows):
+        for kind, values in row.items():
+            result[kind][t, : len(values)] = [np.nan if value is None else value for value in values]
+    return result
+
+
+def chain_metrics(
+    config: TrialConfig, rows: Sequence[ClassAP], joint: Mapping[str, FloatArray] | None
+) -> dict[str, float]:
+    """Every metric at the end of the last of `rows`; those of a whole chain where it is whole."""
+    ap, class_step = matrices(rows, len(config.scenario.class_names)), config.scenario.class_step
+    summary = summarize(ap, class_step, joint)[-1]
+    if len(rows) == len(config.scenario.steps):
+        summary |= chain_summary(ap, class_step, joint)
+    return summary

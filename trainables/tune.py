@@ -1,0 +1,123 @@
+"""The Ray door: a trial as a Tune function, references as Ray tasks. torch and mmdet load inside the functions."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from trainables.config import Runtime, TrialConfig
+from trainables.errors import TrainingError
+from trainables.files import write_json
+
+EVENT = "event"
+OBJECTIVE = "objective"
+PROGRESS = "progress"
+
+
+def with_parameters(base: TrialConfig, chosen: Mapping[str, Mapping[str, Any]]) -> TrialConfig:
+    """`base` with the parameters that the search chose, as `{"method": {...}, "optim": {...}}`."""
+    params = {**base.params, **chosen.get("method", {})}
+    return replace(base, params=params, optim={**base.optim, **chosen.get("optim", {})})
+
+
+def tune_trial(chosen: dict[str, Any], base: TrialConfig, runtime: Runtime, objective: str, folder: Path) -> None:
+    """One trial under Ray Tune. What it has reported is kept beside it, so that a restart repeats no event and no work.
+
+    Args:
+        chosen: what the search chose; see `with_parameters`.
+        objective: the metric that the sweep aims at; it must be defined at the end of the trial.
+        folder: of the sweep's trials, on a path that all nodes share.
+
+    Raises:
+        TrainingError: a loss or the objective is not finite; told again at once if the trial is tried again.
+    """
+    from ray import tune
+
+    from trainables.trial import run_trial
+
+    own = folder / tune.get_context().get_trial_id()
+    failure = own / "failure.json"
+    if failure.exists():
+        raise TrainingError(**json.loads(failure.read_text()))
+    reporter = _Reporter(own / "events.json", objective)
+    try:
+        results = run_trial(with_parameters(base, chosen), runtime, reporter)
+        if not math.isfinite(reporter.last):
+            raise TrainingError(f"step {len(results)}", [f"the objective {objective} must be finite, but is {reporter.last}"])
+    except TrainingError as error:
+        write_json(failure, {"subject": error.subject, "problems": error.problems})
+        raise
+
+
+class _Reporter:
+    """Hands events to Tune, each once over all restarts; Tune's checkpoint holds how far it has heard."""
+
+    def __init__(self, path: Path, objective: str) -> None:
+        self.path, self.objective = path, objective
+        self.events: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+        self.last = math.nan
+        heard = self._heard()
+        for event in self.events:
+            if event[PROGRESS] > heard:
+                self._send(event)
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        event = _finite(event)
+        if event[PROGRESS] not in {known[PROGRESS] for known in self.events}:
+            self.events.append(event)
+            write_json(self.path, self.events)
+            self._send(event)
+        self.last = self._value(event)
+
+    def _send(self, event: dict[str, Any]) -> None:
+        from ray import tune
+
+        value = self._value(event)
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "heard.json").write_text(json.dumps(event[PROGRESS]))
+            report = {OBJECTIVE: value, PROGRESS: event[PROGRESS], EVENT: json.dumps(event)}
+            tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
+
+    def _value(self, event: dict[str, Any]) -> float:
+        name = self.objective if "classes" in event else f"{self.objective}_mid"
+        return float(event["metrics"].get(name, math.nan))
+
+    @staticmethod
+    def _heard() -> int:
+        from ray import tune
+
+        if (checkpoint := tune.get_checkpoint()) is None:
+            return -1
+        with checkpoint.as_directory() as folder:
+            return int(json.loads(Path(folder, "heard.json").read_text()))
+
+
+def _finite(event: dict[str, Any]) -> dict[str, Any]:
+    """The event without what JSON and MLflow cannot hold: metrics that are nan."""
+    kept = {name: {k: v for k, v in event[name].items() if math.isfinite(v)} for name in ("metrics", "facts") if name in event}
+    return event | kept
+
+
+def joint_task(config: TrialConfig, runtime: Runtime, step: int) -> None:
+    """Train and score the reference of `step` into the store; for step 0 it is the base step of every trial."""
+    from trainables.trial import run_joint
+
+    run_joint(config, runtime, step)
+
+
+def chain_task(config: TrialConfig, runtime: Runtime, *after: Any) -> list[dict[str, Any]]:
+    """The events of a whole chain, once the tasks `after` are done.
+
+    Raises:
+        TrainingError: a loss that is not finite.
+    """
+    from trainables.trial import run_trial
+
+    events: list[dict[str, Any]] = []
+    run_trial(config, runtime, lambda event: events.append(_finite(event)))
+    return events
