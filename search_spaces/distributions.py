@@ -96,8 +96,8 @@ def narrowed(name: str, declared: Distribution, change: Mapping[str, Any] | list
         raise ValueError(f"{name} has unknown keys {unknown}; available: {', '.join(sorted(allowed))}")
     kind = int if isinstance(declared, IntUniform) else (int, float)
     for key, bound in change.items():
-        if isinstance(bound, bool) or not isinstance(bound, kind):
-            raise ValueError(f"{name}.{key} must be a number of the parameter's type, but got {bound!r}")
+        if isinstance(bound, bool) or not isinstance(bound, kind) or not math.isfinite(bound):
+            raise ValueError(f"{name}.{key} must be a finite number of the parameter's type, but got {bound!r}")
     result = replace(declared, **change)
     if not result.low < result.high:
         raise ValueError(f"`low < high` must hold for {name}, but got (low={result.low}, high={result.high})")

@@ -34,7 +34,10 @@ class ERDParams:
         int, IntUniform(50, 1000, log=True), "locations kept per image by select: topk", When("select", ("topk",))
     ] = 100
     thr: Annotated[
-        float, Uniform(0.05, 0.5), "smallest class probability kept by select: fixed_thr", When("select", ("fixed_thr",))
+        float,
+        Uniform(0.05, 0.5),
+        "smallest class probability kept by select: fixed_thr",
+        When("select", ("fixed_thr",)),
     ] = 0.1
     stat_scope: Annotated[
         str, Choice(("all_levels", "per_level")), "where mean and std are taken; released: all_levels", ELASTIC
@@ -42,9 +45,9 @@ class ERDParams:
     box_response: Annotated[
         str, Choice(("max_logit", "max_prob", "mean_edge_max")), "response of a box distribution; released: max_logit"
     ] = "max_logit"
-    cls_loss: Annotated[
-        str, Choice(("l2_logit", "l2_sigmoid", "bce", "kl")), "class term; released: l2_logit"
-    ] = "l2_logit"
+    cls_loss: Annotated[str, Choice(("l2_logit", "l2_sigmoid", "bce", "kl")), "class term; released: l2_logit"] = (
+        "l2_logit"
+    )
     T: Annotated[int, Choice((1, 2, 5, 8, 10, 15, 20)), "temperature of the box term; released: 10"] = 10
     box_weight: Annotated[
         str, Choice(("student", "teacher", "none")), "whose top old-class probability weighs a box; released: student"
@@ -62,9 +65,7 @@ class ERDParams:
     clamp_normaliser: Annotated[bool, BOOL, "box weights' sum at least 1; released 2022: False, 0/0 is possible"] = True
     average_eps: Annotated[bool, BOOL, "float32 epsilon in averages, as mmdet 3; released 2022: False"] = True
     lr_rule: Annotated[str, Choice(("linear", "none")), "lr in proportion to the batch; released 2022: none"] = "linear"
-    images_per_device: Annotated[
-        int, IntUniform(0, 1024), "the only batch that works, 0 for any; released 2022: 2"
-    ] = 0
+    images_per_device: Annotated[int, IntUniform(0, 1024), "the only batch that works, 0 for any; released 2022: 2"] = 0
 
 
 PRESETS = {

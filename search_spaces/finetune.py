@@ -13,11 +13,13 @@ class FinetuneParams:
     """Training goes on with the data of the step alone."""
 
     loss_scope: Annotated[
-        str, Choice(("full", "new_slice")), "full: old classes are negatives; new_slice: only new channels train (Hi-FT/ERD)"
+        str,
+        Choice(("full", "new_slice")),
+        "full: old classes are negatives; new_slice: only new channels train (Hi-FT/ERD)",
     ] = "full"
-    new_row_init: Annotated[
-        str, Choice(("focal_prior", "torch_default", "mean_old")), "rows of new classes"
-    ] = "focal_prior"
+    new_row_init: Annotated[str, Choice(("focal_prior", "torch_default", "mean_old")), "rows of new classes"] = (
+        "focal_prior"
+    )
 
 
 PRESETS = {"default": FinetuneParams(), "new_slice": FinetuneParams(loss_scope="new_slice")}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from search_spaces.distributions import Distribution, LogUniform, Scalar
+from search_spaces.distributions import Distribution, LogUniform, Scalar, Uniform
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,8 @@ def params_of(cls: type) -> dict[str, Param]:
 
 def _param(field: dataclasses.Field[Any], metadata: tuple[Any, ...]) -> Param:
     when = next((item for item in metadata if isinstance(item, When)), None)
-    return Param(field.name, field.default, metadata[0], metadata[1], when)
+    default: Any = field.default
+    return Param(field.name, default, metadata[0], metadata[1], when)
 
 
 def problems_of(cls: type, values: Mapping[str, object]) -> list[str]:
@@ -79,6 +80,6 @@ def _range(param: Param) -> str:
     text = f"{kind.low:g} .. {kind.high:g}"
     if isinstance(kind, LogUniform) or getattr(kind, "log", False):
         text += " log"
-    elif getattr(kind, "step", None):
+    elif isinstance(kind, Uniform) and kind.step:
         text += f" step {kind.step:g}"
     return text

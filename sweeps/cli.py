@@ -56,7 +56,9 @@ def data(spec: Path) -> None:
 def check(spec: Path) -> None:
     """Check a sweep file: every mistake at once. Loads neither torch nor Ray."""
     loaded = _load(spec)
-    click.echo(f"{spec.name}: good. {loaded.trials} trials of {loaded.method} on {loaded.scenario.name}, {loaded.detector}")
+    click.echo(
+        f"{spec.name}: good. {loaded.trials} trials of {loaded.method} on {loaded.scenario.name}, {loaded.detector}"
+    )
     for name, distribution in loaded.space.items():
         click.echo(f"  {name} from {distribution}, trial 0: {loaded.defaults()[name]}")
 
@@ -98,7 +100,9 @@ def show(name: str, tracking_uri: str | None) -> None:
 @_verb("promote", "sweeps promote erd_digits --trial 3")
 @click.argument("name")
 @click.option("--trial", type=int, help="Number of the trial; default: the best by the sweep's objective.")
-@click.option("--storage", type=click.Path(path_type=Path), help="The sweep's storage; default: PALIMPSEST_STORAGE, else runs")
+@click.option(
+    "--storage", type=click.Path(path_type=Path), help="The sweep's storage; default: PALIMPSEST_STORAGE, else runs"
+)
 def promote(name: str, trial: int | None, storage: Path | None) -> None:
     """Train the best configuration finally, report it on the test split, register it as champion if it is better."""
     from sweeps.progress import Display

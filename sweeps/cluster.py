@@ -26,7 +26,7 @@ def set_environment() -> None:
 
 
 def connect() -> Any:
-    """Ray, connected: to the cluster of `RAY_ADDRESS` where it is set, else to one that lives as long as this process."""
+    """Ray, connected: to the cluster of `RAY_ADDRESS` where it is set, else to one that ends with this process."""
     set_environment()
     import ray
 

@@ -38,9 +38,7 @@ def record_event(tracker: Tracker, trial_id: str, event: Mapping[str, Any]) -> N
     """Record one event of `trainables.trial.Report`."""
     if "classes" in event:
         metrics = {**event["metrics"], **event["facts"]}
-        tracker.log_step(
-            trial_id, event["step"], metrics, event["timestamp_ms"], event["classes"], event["ap_matrix"]
-        )
+        tracker.log_step(trial_id, event["step"], metrics, event["timestamp_ms"], event["classes"], event["ap_matrix"])
     else:
         tracker.log_epoch(trial_id, event["metrics"], event["progress"], event["timestamp_ms"])
 
@@ -48,7 +46,9 @@ def record_event(tracker: Tracker, trial_id: str, event: Mapping[str, Any]) -> N
 class Recorder(Callback):
     """Tune's callback. Nothing it does can end the search: the tracker keeps its failures to itself."""
 
-    def __init__(self, spec: SweepSpec, base: TrialConfig, tracker: Tracker, display: Display, count: TrialCount) -> None:
+    def __init__(
+        self, spec: SweepSpec, base: TrialConfig, tracker: Tracker, display: Display, count: TrialCount
+    ) -> None:
         self.spec, self.base, self.tracker, self.display, self.count = spec, base, tracker, display, count
         self.numbers: dict[str, int] = {}
         self.verdicts: dict[str, Verdict] = {}
@@ -57,7 +57,7 @@ class Recorder(Callback):
         """Open the trial's run."""
         self.numbers = {known.trial_id: number for number, known in enumerate(trials)}
         config = with_parameters(self.base, trial.config)
-        tags = {**scope_tags(config), "role": "search", "number": self.numbers[trial.trial_id]}
+        tags: dict[str, Scalar] = {**scope_tags(config), "role": "search", "number": self.numbers[trial.trial_id]}
         self.tracker.start_trial(trial.trial_id, flat_params(config), tags, now_ms())
         self.count.start(trial.trial_id)
         self.display.now(self.count.line())

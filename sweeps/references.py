@@ -53,7 +53,12 @@ def _under_way(steps: Mapping[str, Path]) -> str:
 
 
 def build_references(
-    ray: Any, spec: SweepSpec, config: TrialConfig, others: Mapping[str, TrialConfig], runtime: Runtime, display: Display
+    ray: Any,
+    spec: SweepSpec,
+    config: TrialConfig,
+    others: Mapping[str, TrialConfig],
+    runtime: Runtime,
+    display: Display,
 ) -> dict[str, list[dict[str, Any]]]:
     """Train and score what is missing in the store; the events of the compared chains by name.
 
@@ -67,7 +72,10 @@ def build_references(
     for name, other in others.items():
         tasks.submit(name, chain_task, other, runtime, base, *joints)
     store = Store(runtime.store)
-    steps = {joint_name(step, last): store.partial("steps", config.joint(step).step_identity(0)) for step in range(1, last + 1)}
+    steps = {
+        joint_name(step, last): store.partial("steps", config.joint(step).step_identity(0))
+        for step in range(1, last + 1)
+    }
     steps["base step"] = store.partial("steps", config.step_identity(0))
     steps |= {name: store.partial("steps", other.step_identity(last)) for name, other in others.items()}
     results = tasks.results(steps)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.tracking import Scalar, answered, connect
+from sweeps.connection import answered, connect
+from sweeps.tracking import Scalar
 from trainables.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def register(
     Said again for the same run (a promotion that was interrupted), it completes the version that is there.
 
     Args:
-        uri: see `sweeps.tracking.connect`.
+        uri: see `sweeps.connection.connect`.
         name: see `champion_name`.
         run_id: of the final run; the checkpoint becomes its artifact.
         checkpoint: the exported file. `models:/<name>@champion` then leads to the folder that holds it.

@@ -30,6 +30,8 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
     from sweeps import work
     from sweeps.recorder import Recorder, now_ms, scope_tags
     from sweeps.references import build_references
+    from sweeps.report import write_report
+    from sweeps.results import searched
     from sweeps.tracking import Tracker
 
     _claim(spec, resume)
@@ -54,6 +56,7 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
     _search(spec, config, runtime, recorder, at_once)
     verdicts = Counter(recorder.verdicts.values())
     counts = {f"trials_{verdict}": float(verdicts[verdict]) for verdict in ("finished", "stopped", "failed")}
+    tracker.log_text(write_report(spec, searched(spec.tracking_uri, spec.name)), "report.html")
     tracker.end_sweep("finished" if verdicts["finished"] else "failed", counts | hours(spec), now_ms())
     display.say(f"{spec.name}: {', '.join(f'{number} {verdict}' for verdict, number in sorted(verdicts.items()))}")
 
@@ -89,7 +92,9 @@ def _claim(spec: SweepSpec, resume: bool) -> None:
     if not resume:
         raise SpecError(spec.name, [f"exists in {spec.folder}; go on with --resume, or give the sweep another name"])
     if json.loads(record.read_text())["identity"] != spec.identity:
-        raise SpecError(spec.name, ["was started from another sweep file; resume with that file, or give this one another name"])
+        raise SpecError(
+            spec.name, ["was started from another sweep file; resume with that file, or give this one another name"]
+        )
 
 
 def _preflight(spec: SweepSpec, ray: Any) -> None:
@@ -97,7 +102,9 @@ def _preflight(spec: SweepSpec, ray: Any) -> None:
     need = {"CPU": spec.resources.cpu, "GPU": spec.resources.gpu}
     if not any(all(node.get(kind, 0) >= amount for kind, amount in need.items()) for node in nodes):
         there = "; ".join(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes)
-        raise SpecError("resources", [f"a trial asks for {need['CPU']} CPU, {need['GPU']:g} GPU, but the nodes have {there}"])
+        raise SpecError(
+            "resources", [f"a trial asks for {need['CPU']} CPU, {need['GPU']:g} GPU, but the nodes have {there}"]
+        )
 
 
 def _at_once(spec: SweepSpec, ray: Any) -> int:
@@ -171,7 +178,9 @@ def check_state(experiment: Path) -> None:
     """
     newest = max(experiment.glob("experiment_state-*.json"), default=None)
     if newest is None:
-        raise CheckpointError(str(experiment), ["holds no state of its trials; delete the folder to start the sweep anew"])
+        raise CheckpointError(
+            str(experiment), ["holds no state of its trials; delete the folder to start the sweep anew"]
+        )
     try:
         json.loads(newest.read_text())
     except ValueError as error:

@@ -3,11 +3,6 @@
 The driver alone speaks to MLflow, by explicit run ids. Every event carries its own time and every run is found by its
 tags before it is created, so writing an event again (a restored sweep, a repaired outage) changes nothing. What MLflow
 cannot take is counted and logged, and never raised into the search.
-
-    connect   a client, after the address is checked
-    Outbox    events in order; while MLflow is down they wait
-    Tracker   start_sweep, start_trial, log_epoch, log_step, end_trial, ..., end_sweep
-    trials    what was recorded, read back
 """
 
 from __future__ import annotations
@@ -20,20 +15,13 @@ import io
 import json
 import logging
 import math
-import os
-import re
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypedDict, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
-from trainables.errors import PalimpsestError
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
+from sweeps.connection import KnownRun, TrackingError, answered, connect, database_file, known_runs
+from sweeps.outbox import Outbox
 
 Scalar = str | int | float | bool | None
 Verdict = Literal["finished", "stopped", "failed"]
@@ -49,168 +37,9 @@ PACKAGES = (
 METRICS_PER_BATCH, TEXTS_PER_BATCH = 800, 50
 PARAM_CHARS, TAG_CHARS = 6000, 8000
 
-RETRY_AFTER_S = 30.0  # while MLflow is down, the search goes on undisturbed for so long between two attempts
-MAX_TRIES = 10  # of an event that fails although MLflow answers
-MAX_WAITING = 10_000  # events
-
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-class TrackingError(PalimpsestError):
-    """MLflow cannot be used: a wrong address, no answer, or something that is not there."""
-
-
-def connect(uri: str) -> MlflowClient:
-    """A client of the tracking store and model registry at `uri`, with bounded waits and a quiet terminal.
-
-    Raises:
-        TrackingError: `uri` is neither a database nor a server (MLflow no longer keeps runs in plain folders), or is
-            a database that cannot be opened.
-    """
-    if not re.fullmatch(r"(sqlite:///|postgresql(\+\w+)?://|https?://).+", uri):
-        allowed = "sqlite:///<file>, postgresql://<user>@<host>/<database>, http(s)://<host>:<port>"
-        raise TrackingError("tracking", [f"must be a database or a server ({allowed}), but got {uri!r}"])
-    for name, value in {
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own 7 would hold the search for four minutes
-        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-        "MLFLOW_LOGGING_LEVEL": "WARNING",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient  # after the variables: some are read at import
-
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    database = database_file(uri)
-    fixed = f"sqlite:///{database}" if database else uri  # whatever the working directory becomes later
-    return answered(uri, lambda: MlflowClient(tracking_uri=fixed, registry_uri=fixed))
-
-
-def database_file(uri: str) -> Path | None:
-    """The absolute path of a SQLite database; None for any other store."""
-    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
-
-
-def answered(uri: str, call: Callable[[], _T]) -> _T:
-    """What `call` returns.
-
-    Raises:
-        TrackingError: it failed; one line says at which address and why.
-    """
-    try:
-        return call()
-    except PalimpsestError:
-        raise
-    except Exception as error:
-        raise TrackingError("tracking", [f"MLflow at {uri} must answer, but: {_one_line(error)}"]) from error
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-class Outbox:
-    """Events in order, each run until it succeeds; nothing is ever raised.
-
-    While MLflow is down they wait in memory, and only one attempt in `RETRY_AFTER_S` costs time. An event that is
-    itself at fault is dropped.
-
-    Args:
-        reconnect: called before the first event after a failure; raises while MLflow is down.
-    """
-
-    def __init__(self, reconnect: Callable[[], object]) -> None:
-        self.failures: Counter[str] = Counter()
-        self.dropped = 0
-        self._reconnect = reconnect
-        self._waiting: deque[Callable[[], object]] = deque()
-        self._tries = 0
-        self._retry_at: float | None = None  # None while MLflow answers
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def put(self, event: Callable[[], object]) -> None:
-        """Run `event` after those that wait: now, or when MLflow answers again."""
-        if len(self._waiting) >= MAX_WAITING:
-            self.dropped += 1
-            return
-        self._waiting.append(event)
-        if self._retry_at is None or time.monotonic() >= self._retry_at:
-            self.flush()
-
-    def flush(self) -> None:
-        """Run what waits, until nothing does or MLflow fails."""
-        while self._waiting:
-            if self._retry_at is not None and self._failure(self._reconnect):
-                self._retry_at = time.monotonic() + RETRY_AFTER_S
-                return
-            self._retry_at = None
-            if error := self._failure(self._waiting[0]):
-                self._tries += 1
-                if not _at_fault(error) and self._tries < MAX_TRIES:
-                    self._retry_at = time.monotonic() + RETRY_AFTER_S
-                    return
-                self.dropped += 1
-            self._waiting.popleft()
-            self._tries = 0
-
-    def _failure(self, action: Callable[[], object]) -> Exception | None:
-        try:
-            action()
-        except Exception as error:  # whatever it is: a record never ends a sweep
-            self._note(error)
-            return error
-        return None
-
-    def _note(self, error: Exception) -> None:
-        kind = str(getattr(error, "error_code", type(error).__name__))
-        self.failures[kind] += 1
-        if self.failures[kind] == 1:
-            _log.warning("MLflow did not take a record; the sweep goes on. %s", _one_line(error))
-
-
-def _at_fault(error: Exception) -> bool:
-    """Whether an event would fail again however well MLflow is."""
-    refused = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST")
-    ours = isinstance(error, (LookupError, TypeError, ValueError, FileNotFoundError))
-    return ours or getattr(error, "error_code", None) in refused
-
-
-class _Run:
-    """What is known of a run in MLflow without asking it again."""
-
-    def __init__(self, run: Run) -> None:
-        self.run_id: str = run.info.run_id
-        self.status: str = run.info.status
-        self.start_ms: int = run.info.start_time
-        self.end_ms: int | None = run.info.end_time
-        self.metrics: dict[str, float] = dict(run.data.metrics)
-        self.params: dict[str, str] = dict(run.data.params)
-        self.tags: dict[str, str] = dict(run.data.tags)
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        """Level, trial and step: together they name one run of a sweep."""
-        return self.tags["level"], self.tags.get("trial_id", ""), self.tags.get("step", "")
-
-
-def _runs(client: MlflowClient, experiment_id: str, level: str = "") -> Iterator[_Run]:
-    """All runs that this module wrote into an experiment, oldest first."""
-    token: str | None = None
-    only = f"tags.level = '{level}'" if level else "tags.level != ''"
-    while True:
-        page = client.search_runs(
-            [experiment_id], only, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
-        )
-        yield from map(_Run, page)
-        token = page.token
-        if not token:
-            return
 
 
 def _event(write: Callable[Concatenate[Tracker, _P], None]) -> Callable[Concatenate[Tracker, _P], None]:
@@ -231,8 +60,8 @@ class Tracker:
     sweep, trial or step that MLflow already knows is continued, whatever state a killed driver left it in.
 
     Args:
-        uri: of a database or a server, see `connect`. A SQLite file is created where it is missing, and the artifacts
-            of its sweeps go into `mlartifacts` beside it; a server decides itself.
+        uri: of a database or a server, see `sweeps.connection.connect`. A SQLite file is created where it is missing,
+            and the artifacts of its sweeps go into `mlartifacts` beside it; a server decides itself.
         sweep: the name of the sweep and of its experiment.
 
     Raises:
@@ -245,7 +74,7 @@ class Tracker:
         if folder := self._database and self._database.parent:
             answered(uri, lambda: folder.mkdir(parents=True, exist_ok=True))
         self._client = connect(uri)
-        self._known: dict[tuple[str, str, str], _Run] = {}
+        self._known: dict[tuple[str, str, str], KnownRun] = {}
         self.experiment_id = answered(uri, self._open_experiment)
         answered(uri, self._load)
         self.outbox = Outbox(self._load)  # a run whose creation was cut off is found before it is created again
@@ -264,6 +93,11 @@ class Tracker:
             return run.run_id
 
         return answered(self.uri, write)
+
+    def run_id(self, trial_id: str) -> str | None:
+        """The run of a trial that MLflow has; None while it waits to be written."""
+        run = self._known.get(("trial", trial_id, ""))
+        return run.run_id if run else None
 
     @_event
     def start_trial(
@@ -374,18 +208,18 @@ class Tracker:
         return str(experiment.experiment_id)
 
     def _load(self) -> None:
-        known: dict[tuple[str, str, str], _Run] = {}
-        for run in _runs(self._client, self.experiment_id):
+        known: dict[tuple[str, str, str], KnownRun] = {}
+        for run in known_runs(self._client, self.experiment_id):
             known.setdefault(run.key, run)
         self._known = known
 
-    def _run(self, level: str, trial_id: str = "") -> _Run:
+    def _run(self, level: str, trial_id: str = "") -> KnownRun:
         try:
             return self._known[level, trial_id, ""]
         except KeyError:
             raise LookupError(f"{level} {trial_id!r} of sweep {self.sweep!r} must be started first") from None
 
-    def _open(self, key: tuple[str, str, str], name: str, start_ms: int, tags: Mapping[str, Scalar]) -> _Run:
+    def _open(self, key: tuple[str, str, str], name: str, start_ms: int, tags: Mapping[str, Scalar]) -> KnownRun:
         level, trial_id, step = key
         if run := self._known.get(key):
             if run.status != "RUNNING":
@@ -401,12 +235,12 @@ class Tracker:
             placed["mlflow.parentRunId"] = parent.run_id
         texts = _texts({**tags, **placed}, TAG_CHARS)
         created = self._client.create_run(self.experiment_id, start_ms, {k: v for k, v in texts.items() if v}, name)
-        self._known[key] = _Run(created)
+        self._known[key] = KnownRun(created)
         return self._known[key]
 
     def _batch(
         self,
-        run: _Run,
+        run: KnownRun,
         metrics: Mapping[str, float] | None = None,
         timestamp_ms: int = 0,
         step: int = 0,
@@ -430,7 +264,7 @@ class Tracker:
         run.params.update(given)
         run.tags.update(notes)
 
-    def _end(self, run: _Run, verdict: Verdict, timestamp_ms: int, message: str) -> None:
+    def _end(self, run: KnownRun, verdict: Verdict, timestamp_ms: int, message: str) -> None:
         level, trial_id, _ = run.key
         for step in list(self._known.values()) if level == "trial" else ():
             if step.key[:2] == ("step", trial_id) and step.status == "RUNNING":
@@ -439,54 +273,9 @@ class Tracker:
             self._batch(run, tags={"verdict": verdict, **({"message": message} if message else {})})
             self._close(run, STATUS[verdict], timestamp_ms)
 
-    def _close(self, run: _Run, status: str, end_ms: int) -> None:
+    def _close(self, run: KnownRun, status: str, end_ms: int) -> None:
         self._client.set_terminated(run.run_id, status, end_ms)
         run.status = status
-
-
-class TrialRecord(TypedDict):
-    """A trial as MLflow has it. `hours` go from its first start to its end (or to now), pauses included."""
-
-    trial_id: str
-    state: Literal["running"] | Verdict
-    params: dict[str, str]
-    metrics: dict[str, float]
-    tags: dict[str, str]
-    hours: float
-
-
-def trials(uri: str, sweep: str) -> list[TrialRecord]:
-    """The trials of a sweep in the order they were started, each metric at its latest value.
-
-    Raises:
-        TrackingError: MLflow does not answer, or has no such sweep.
-    """
-    database = database_file(uri)
-    if database and not database.is_file():
-        raise TrackingError("tracking", [f"there is no database {database}"])
-    client = connect(uri)
-
-    def read() -> list[TrialRecord]:
-        experiment = client.get_experiment_by_name(sweep)
-        if experiment is None:
-            names = ", ".join(sorted(e.name for e in client.search_experiments() if e.name != "Default")) or "none"
-            raise TrackingError("tracking", [f"there is no sweep {sweep!r} at {uri}; available: {names}"])
-        return [_trial_record(run) for run in _runs(client, experiment.experiment_id, "trial")]
-
-    return answered(uri, read)
-
-
-def _trial_record(run: _Run) -> TrialRecord:
-    running = run.status == "RUNNING"
-    end_ms = time.time() * 1000 if running or run.end_ms is None else run.end_ms
-    return {
-        "trial_id": run.tags["trial_id"],
-        "state": "running" if running else run.tags.get("verdict", "failed"),  # type: ignore[typeddict-item]
-        "params": run.params,
-        "metrics": run.metrics,
-        "tags": {name: value for name, value in run.tags.items() if not name.startswith("mlflow.")},
-        "hours": (end_ms - run.start_ms) / 3.6e6,
-    }
 
 
 def package_versions() -> dict[str, str]:

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from search_spaces.distributions import Scalar
+from search_spaces.params import params_of
 from sweeps.spec import SweepSpec, preset_values
-from trainables.catalog import METHODS
+from trainables.catalog import DETECTORS, METHODS
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import Splits, prepare
-from trainables.errors import DataError
 
 
 def prepared(spec: SweepSpec) -> Splits:
@@ -19,24 +19,17 @@ def prepared(spec: SweepSpec) -> Splits:
     Raises:
         DataError: what is wrong with files or scenario.
     """
-    from trainables.datasets.annotations import load, require_classes
+    from trainables.datasets.annotations import read, require_classes
 
     splits = prepare(spec.data, spec.storage / "data")
-    require_classes(load(splits.train.annotations, splits.train.images), spec.scenario)
+    for split in (splits.train, splits.tune, splits.test):
+        require_classes(read(split.annotations), spec.scenario)
     return splits
 
 
 def base_config(spec: SweepSpec, splits: Splits) -> TrialConfig:
-    """The configuration of trial 0: the method's defaults and what the spec fixes.
-
-    Raises:
-        DataError: a batch that the method does not allow.
-    """
-    config = _with(spec, splits, spec.method, spec.all_defaults())
-    allowed = config.params.get("images_per_device")
-    if allowed and allowed != config.batch_size:
-        raise DataError("training.batch_size", [f"`batch_size = {allowed}` must hold for preset {spec.preset!r}, but got {config.batch_size}"])
-    return config
+    """The configuration of trial 0: the method's defaults and what the spec fixes."""
+    return configured(spec, splits, spec.method, spec.all_defaults())
 
 
 def compared(spec: SweepSpec, splits: Splits) -> dict[str, TrialConfig]:
@@ -45,7 +38,7 @@ def compared(spec: SweepSpec, splits: Splits) -> dict[str, TrialConfig]:
     for entry in spec.compare:
         method, _, preset = entry.partition("/")
         values = preset_values(method, preset or METHODS[method].default_preset, spec.detector)
-        configs[preset or method] = _with(spec, splits, method, values)
+        configs[preset or method] = configured(spec, splits, method, values)
     return configs
 
 
@@ -60,23 +53,27 @@ def final(spec: SweepSpec, config: TrialConfig, seed: int) -> TrialConfig:
     )
 
 
-def _with(spec: SweepSpec, splits: Splits, method: str, values: dict[str, Scalar]) -> TrialConfig:
-    def part(prefix: str) -> dict[str, Scalar]:
-        return {name.removeprefix(f"{prefix}/"): value for name, value in values.items() if name.startswith(f"{prefix}/")}
+def configured(spec: SweepSpec, splits: Splits, method: str, values: dict[str, Scalar]) -> TrialConfig:
+    """A trial's configuration from flat parameters of `method` and of the optimisation."""
+
+    def part(prefix: str, cls: type) -> dict[str, Scalar]:
+        # 1 and 1.0 are the same value and must be the same configuration.
+        return {name: type(param.default)(values[f"{prefix}/{name}"]) for name, param in params_of(cls).items()}
 
     return TrialConfig(
         scenario=spec.scenario,
         data=splits.train.digest,
         detector=spec.detector,
         method=method,
-        params=part("method"),
-        optim=part("optim"),
+        params=part("method", METHODS[method].params),
+        optim=part("optim", DETECTORS[spec.detector].optim),
         base_epochs=spec.base_epochs,
         epochs=spec.epochs,
         batch_size=spec.batch_size,
         seed=spec.seed,
         base_seed=spec.seed,
         pretrained=spec.pretrained,
+        ema_momentum=spec.ema_momentum,
         device="cuda" if spec.resources.gpu else "cpu",
     )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from search_spaces.distributions import Scalar
 from trainables.catalog import DETECTORS
 from trainables.datasets.splits import Split, Splits
-from trainables.files import digest
+from trainables.files import digest, file_digest
 from trainables.recipes import Recipe
 from trainables.scenarios import Scenario
 
@@ -28,6 +29,7 @@ class TrialConfig:
             first incremental step on; the base step keeps the recipe, so that all trials share it.
         base_seed: seed of the base step and of joint training; `seed`: of the incremental steps.
         pretrained: path or URL of backbone weights.
+        ema_momentum: of an average of the weights, which then is what is scored and taught from; 0 for none.
         device: `cpu` or `cuda`; on `cuda` training runs in mixed precision.
     """
 
@@ -43,6 +45,7 @@ class TrialConfig:
     seed: int = 0
     base_seed: int = 0
     pretrained: str | None = None
+    ema_momentum: float = 0.0
     device: str = "cpu"
 
     @property
@@ -65,7 +68,8 @@ class TrialConfig:
             "recipe": asdict(self.recipe),
             "batch_size": self.batch_size,
             "base": [self.base_epochs, self.base_seed],
-            "pretrained": self.pretrained,
+            "pretrained": _weights_identity(self.pretrained),
+            "ema_momentum": self.ema_momentum,
             "device": self.device,
         }
         if step == 0:
@@ -81,6 +85,11 @@ class TrialConfig:
     def progress_at(self, step: int, epoch: int = 0) -> int:
         """Epochs of incremental steps done after `epoch` epochs of `step`: the one clock of a sweep."""
         return 0 if step == 0 else (step - 1) * self.epochs + epoch
+
+
+@cache
+def _weights_identity(origin: str | None) -> str | None:
+    return file_digest(Path(origin)) if origin and Path(origin).is_file() else origin
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,6 @@ import itertools
 import os
 import random
 import tempfile
-from collections import defaultdict, deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,24 +14,28 @@ import numpy as np
 import torch
 from mmdet.datasets.samplers import AspectRatioBatchSampler
 from mmengine.dataset import BaseDataset, DefaultSampler, pseudo_collate
-from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch.utils.data import BatchSampler, DataLoader
 
-from trainables.errors import CheckpointError, TrainingError
-from trainables.files import written_whole
+from trainables.errors import TrainingError
+from trainables.hooks import AfterEpoch, AverageHook, StateHook
 from trainables.incremental import IncrementalDetector
 from trainables.recipes import Recipe
 
-AfterEpoch = Callable[[int, dict[str, float]], None]
 _run_number = itertools.count()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How one step is trained. `lr` is the effective rate; `workers` are loader processes."""
+    """How one step is trained.
+
+    Attributes:
+        lr: the effective rate.
+        ema_momentum: of an exponential moving average of the weights; 0 for none.
+        workers: loader processes.
+    """
 
     recipe: Recipe
     epochs: int
@@ -43,6 +45,7 @@ class Plan:
     warmup_iters: int
     seed: int
     device: str
+    ema_momentum: float = 0.0
     workers: int = 0
 
 
@@ -63,7 +66,7 @@ def fit(model: IncrementalDetector, dataset: BaseDataset, plan: Plan, state: Pat
 
     Args:
         state: file with the state after the last finished epoch; training goes on from it where it exists.
-        after_epoch: called with the number of epochs done and the mean of every loss over the epoch's last 50 iterations.
+        after_epoch: see `AfterEpoch`.
 
     Raises:
         CheckpointError: the state file cannot be used.
@@ -71,6 +74,7 @@ def fit(model: IncrementalDetector, dataset: BaseDataset, plan: Plan, state: Pat
     """
     name = f"palimpsest-{os.getpid()}-{next(_run_number)}"
     loader = _loader(dataset, plan)
+    averaging = [AverageHook(plan.ema_momentum)] if plan.ema_momentum else []
     with tempfile.TemporaryDirectory(prefix=name) as folder:
         runner = _QuietRunner(
             model=model,
@@ -81,7 +85,7 @@ def fit(model: IncrementalDetector, dataset: BaseDataset, plan: Plan, state: Pat
             optim_wrapper=_optim_wrapper(plan),
             param_scheduler=_schedule(plan, len(loader)),
             default_hooks={"timer": None, "logger": None, "checkpoint": None},
-            custom_hooks=[_StateHook(state, after_epoch)],
+            custom_hooks=[*averaging, StateHook(state, after_epoch, *averaging)],
             randomness={"seed": plan.seed},
             log_level="ERROR",
             default_scope="mmdet",
@@ -149,70 +153,3 @@ def _schedule(plan: Plan, iters_per_epoch: int) -> list[dict[str, Any]]:
         milestones = [round(fraction * plan.epochs) for fraction in plan.recipe.milestones]
         schedule.append({"type": "MultiStepLR", "milestones": milestones, "gamma": 0.1, "by_epoch": True})
     return schedule
-
-
-class _StateHook(Hook):
-    """Saves all that the rest of a step depends on after every epoch, and puts it back before training."""
-
-    priority = "VERY_LOW"
-
-    def __init__(self, state: Path, after_epoch: AfterEpoch) -> None:
-        self.state = state
-        self.after_epoch = after_epoch
-        self.recent: defaultdict[str, deque[torch.Tensor]] = defaultdict(lambda: deque(maxlen=50))
-
-    def before_train(self, runner: Runner) -> None:
-        if not self.state.exists():
-            return
-        try:
-            saved = torch.load(self.state, map_location="cpu", weights_only=True)
-            runner.model.student.load_state_dict(saved["weights"])
-            runner.optim_wrapper.load_state_dict(saved["optimizer"])
-            for scheduler, values in zip(runner.param_schedulers, saved["schedulers"], strict=True):
-                scheduler.load_state_dict(values)
-            runner.train_loop._epoch, runner.train_loop._iter = saved["epoch"], saved["iter"]
-            _set_random_state(saved["random"])
-        except Exception as error:
-            raise CheckpointError(str(self.state), [f"cannot be used to go on ({error}); delete it to start the step again"]) from error
-
-    def before_train_epoch(self, runner: Runner) -> None:
-        self.recent.clear()
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        for name, value in outputs.items():
-            self.recent[name].append(value)
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        done = runner.epoch + 1
-        if done < runner.max_epochs:
-            with written_whole(self.state) as aside:
-                torch.save(
-                    {
-                        "weights": runner.model.student.state_dict(),
-                        "optimizer": runner.optim_wrapper.state_dict(),
-                        "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
-                        "epoch": done,
-                        "iter": runner.iter,
-                        "random": _random_state(),
-                    },
-                    aside,
-                )
-        self.after_epoch(done, {name: float(torch.stack(tuple(values)).float().mean()) for name, values in self.recent.items()})
-
-
-def _random_state() -> dict[str, Any]:
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all(),
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
-        "python": random.getstate(),
-    }
-
-
-def _set_random_state(saved: dict[str, Any]) -> None:
-    torch.set_rng_state(saved["torch"])
-    torch.cuda.set_rng_state_all(saved["cuda"])
-    kind, keys, position, has_gauss, gauss = saved["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
-    random.setstate(saved["python"])

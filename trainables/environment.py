@@ -1,6 +1,10 @@
-"""Whether what is installed can train: mmcv's compiled operations, built for this torch and for its GPU."""
+"""A process that can train: mmcv's compiled operations are there, mmdet's modules registered, threads set, no noise."""
 
 from __future__ import annotations
+
+import contextlib
+import io
+import warnings
 
 from trainables.errors import PalimpsestError
 
@@ -32,6 +36,19 @@ def require_ops() -> None:
             f"{torch.version.cuda} toolkit: FORCE_CUDA=1 {REINSTALL}, or hide the GPU: CUDA_VISIBLE_DEVICES="
         )
         raise PalimpsestError("installation", [problem])
+
+
+def prepare_process(threads: int) -> None:
+    """Register mmdet's modules, keep its announcements off the terminal, and give torch its threads."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        import torch
+        from mmdet.utils import register_all_modules
+        from mmengine.logging import MMLogger
+
+        MMLogger.get_current_instance().setLevel("ERROR")
+        register_all_modules()
+    warnings.filterwarnings("ignore", message="DeprecationWarning: `num_anchors` is deprecated")
+    torch.set_num_threads(threads)
 
 
 def _first_line(error: ImportError) -> str:

@@ -1,10 +1,10 @@
 """Errors that a person can act on.
 
-    PalimpsestError
-    |-- SpecError        the sweep file
-    |-- DataError        annotations, images, scenarios that the data cannot serve
-    |-- CheckpointError  weights or states: missing, torn, of another configuration
-    `-- TrainingError    a trial that cannot go on, such as a loss that is not finite
+PalimpsestError
+|-- SpecError        the sweep file
+|-- DataError        annotations, images, scenarios that the data cannot serve
+|-- CheckpointError  weights or states: missing, torn, of another configuration
+`-- TrainingError    a trial that cannot go on, such as a loss that is not finite
 """
 
 from __future__ import annotations

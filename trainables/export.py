@@ -53,26 +53,22 @@ def load_exported(path: Path) -> Any:
     Raises:
         CheckpointError: not an exported checkpoint, or not of this version's detectors.
     """
-    from mmdet.utils import register_all_modules
-
     from trainables.catalog import DETECTORS
     from trainables.detectors.growth import build_detector, load_weights
+    from trainables.environment import prepare_process
 
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         meta, weights = saved["meta"], saved["state_dict"]
         name, classes = meta["detector"], meta["classes"]
     except Exception as error:
-        raise CheckpointError(str(path), [f"must be an exported checkpoint, but cannot be read as one: {error}"]) from error
+        raise CheckpointError(
+            str(path), [f"must be an exported checkpoint, but cannot be read as one: {error}"]
+        ) from error
     if name not in DETECTORS:
         raise CheckpointError(str(path), [f"holds detector {name!r}; available: {', '.join(DETECTORS)}"])
-    register_all_modules()
+    prepare_process(torch.get_num_threads())
     detector = build_detector(name, len(classes), DETECTORS[name].recipe)
     load_weights(detector, weights, str(path))
     detector.dataset_meta = {"classes": tuple(classes)}
     return detector.eval()
-
-
-def export_task(config: TrialConfig, weights: Path, folder: Path) -> Path:
-    """`export` as a Ray task."""
-    return export(config, weights, folder)

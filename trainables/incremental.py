@@ -12,7 +12,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from trainables.detectors import gfl_losses
-from trainables.detectors.forward import Distiller
+from trainables.detectors.forward import Distiller, Forward
 from trainables.errors import TrainingError
 
 
@@ -61,13 +61,17 @@ class IncrementalDetector(BaseModel):
         if mode != "loss":
             return self.student(inputs, data_samples, mode)
         student = gfl_losses.forward(self.student, inputs)
-        with torch.no_grad():
-            teacher = gfl_losses.forward(self.teacher, inputs) if self.distiller else None
         with torch.autocast(inputs.device.type, enabled=False):
             losses = gfl_losses.losses(self.student, student, data_samples, self.trained, **self.gt_options)
-            if self.distiller:
-                losses |= self.distiller(student, teacher, self.old, data_samples)
-        return losses
+        return losses | self._distilled(student, inputs, data_samples)
+
+    def _distilled(self, student: Forward, inputs: Tensor, data_samples: Any) -> dict[str, Tensor]:
+        if self.distiller is None:
+            return {}
+        with torch.no_grad():
+            teacher = gfl_losses.forward(self.teacher, inputs)
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self.distiller(student, teacher, self.old, data_samples)
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """Losses by name after one optimizer step.
@@ -81,6 +85,7 @@ class IncrementalDetector(BaseModel):
         total = sum(value for name, value in losses.items() if name.startswith("loss"))
         if not torch.isfinite(total):
             bad = [f"{name} is {value.item()}" for name, value in losses.items() if not torch.isfinite(value)]
+            bad = bad or [f"the sum of the losses is {total.item()}"]
             raise TrainingError("losses", [f"must be finite, but {' and '.join(bad)}"])
         optim_wrapper.update_params(total)
         return {name: value.detach() for name, value in losses.items()}

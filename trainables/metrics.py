@@ -23,19 +23,15 @@ OMEGA_KINDS = {
     "omega_l": "ap_large",
 }
 
-DIRECTIONS = {
-    name: "max"
-    for name in (
-        "ap_all", "ap_old", "ap_new", "ap50_all", "ap75_all", "ap_small", "ap_medium", "ap_large", "ap_avg", "hmean",
-        "bwt", *OMEGA_KINDS,
-    )
-} | {
-    name: "min"
-    for name in (
-        "forgetting", "forgetting_clamped", "fpp", "intransigence", "abs_gap", "rel_gap", "rsd", "rsd_clamped", "rpd",
-        "rpd_clamped",
-    )
-}  # fmt: skip
+UPWARD = (
+    "ap_all", "ap_old", "ap_new", "ap50_all", "ap75_all", "ap_small", "ap_medium", "ap_large", "ap_avg", "hmean", "bwt",
+    *OMEGA_KINDS,
+)  # fmt: skip
+DOWNWARD = (
+    "forgetting", "forgetting_clamped", "fpp", "intransigence", "abs_gap", "rel_gap", "rsd", "rsd_clamped", "rpd",
+    "rpd_clamped",
+)  # fmt: skip
+DIRECTIONS = dict.fromkeys(UPWARD, "max") | dict.fromkeys(DOWNWARD, "min")
 """Every record that a sweep can aim at, and which way it is better."""
 
 

@@ -11,7 +11,8 @@ META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", 
 
 def train_pipeline(recipe: Recipe) -> list[dict[str, Any]]:
     """Load, resize in ratio, flip."""
-    steps = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations", "with_bbox": True}, *_resize(recipe)]
+    load: list[dict[str, Any]] = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations", "with_bbox": True}]
+    steps = load + _resize(recipe)
     if recipe.flip:
         steps.append({"type": "RandomFlip", "prob": recipe.flip})
     return [*steps, {"type": "PackDetInputs", "meta_keys": META}]

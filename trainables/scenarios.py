@@ -119,9 +119,13 @@ def custom_scenario(groups: Sequence[Sequence[str]], name: str = "custom") -> Sc
     Raises:
         DataError: an empty step, or a class named twice.
     """
-    problems = [f"step {t} is empty; every step needs at least one class" for t, group in enumerate(groups) if not group]
+    problems = [
+        f"step {t} is empty; every step needs at least one class" for t, group in enumerate(groups, 1) if not group
+    ]
     flat = [label for group in groups for label in group]
-    problems += [f"class {label!r} is named {flat.count(label)} times" for label in sorted(set(flat)) if flat.count(label) > 1]
+    problems += [
+        f"class {label!r} is named {flat.count(label)} times" for label in sorted(set(flat)) if flat.count(label) > 1
+    ]
     if not groups:
         problems.append("there are no steps")
     if problems:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmdet.models import BaseDetector
@@ -23,14 +21,13 @@ from trainables.detectors.growth import StateDict, build_detector, frozen, grown
 from trainables.errors import CheckpointError, TrainingError
 from trainables.evaluation import evaluate
 from trainables.files import write_json
+from trainables.hooks import AfterEpoch
 from trainables.incremental import IncrementalDetector
 from trainables.metrics import KINDS
 from trainables.pipelines import test_pipeline, train_pipeline
 from trainables.prediction import predict
 from trainables.records import ClassAP, score_identity
 from trainables.store import PROGRESS_FILE, Store
-
-AfterEpoch = Callable[[BaseDetector, int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def run_step(
 
     Args:
         previous: the step before, None for the base step.
-        after_epoch: called with the student, the number of epochs done and the recent losses, while training.
+        after_epoch: called while training; see `AfterEpoch`.
     """
     store, identity = Store(runtime.store), config.step_identity(step)
     known = store.path("steps", identity).exists()
@@ -116,7 +113,12 @@ def read_weights(path: Path) -> StateDict:
 
 
 def _train(
-    config: TrialConfig, runtime: Runtime, step: int, previous: StepResult | None, state: Path, after_epoch: AfterEpoch | None
+    config: TrialConfig,
+    runtime: Runtime,
+    step: int,
+    previous: StepResult | None,
+    state: Path,
+    after_epoch: AfterEpoch | None,
 ) -> tuple[IncrementalDetector, dict[str, float]]:
     engine.seed_everything(_seed(config, step))
     split = runtime.splits.train
@@ -127,11 +129,11 @@ def _train(
     plan = _plan(config, runtime, step)
     losses: dict[str, float] = {}
 
-    def epoch_done(epoch: int, recent: dict[str, float]) -> None:
+    def epoch_done(detector: BaseDetector, epoch: int, recent: dict[str, float]) -> None:
         losses.update(recent)
         write_json(state.with_name(PROGRESS_FILE), {"done": epoch, "of": plan.epochs})
         if after_epoch is not None and epoch < plan.epochs:
-            after_epoch(model.student, epoch, recent)
+            after_epoch(detector, epoch, recent)
 
     begin = time.perf_counter()
     try:
@@ -185,6 +187,7 @@ def _plan(config: TrialConfig, runtime: Runtime, step: int) -> engine.Plan:
         warmup_iters=optim.warmup_iters,
         seed=_seed(config, step),
         device=config.device,
+        ema_momentum=config.ema_momentum,
         workers=runtime.workers,
     )
 

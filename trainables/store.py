@@ -29,7 +29,7 @@ class Store:
         return self.root / kind / digest(identity)
 
     def partial(self, kind: str, identity: Mapping[str, Any]) -> Path:
-        """A folder for the state of an unfinished build; the next builder finds it, and it goes when the entry is whole."""
+        """A folder for the state of an unfinished build: the next builder finds it; it goes when the entry is whole."""
         return self.root / "partial" / kind / digest(identity)
 
     def get(self, kind: str, identity: Mapping[str, Any], build: Callable[[Path], None]) -> Path:

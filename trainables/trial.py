@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from mmdet.models import BaseDetector
-from mmdet.utils import register_all_modules
 
 from trainables.config import Runtime, TrialConfig
+from trainables.environment import prepare_process
 from trainables.metrics import KINDS, FloatArray
 from trainables.records import chain_metrics, known_joint_ap
 from trainables.step import StepResult, class_ap, run_step
@@ -26,8 +25,7 @@ def run_trial(config: TrialConfig, runtime: Runtime, report: Report) -> list[Ste
     Raises:
         TrainingError: a loss that is not finite, with step, iteration and name.
     """
-    register_all_modules()
-    torch.set_num_threads(runtime.threads)
+    prepare_process(runtime.threads)
     joint = known_joint_ap(config, runtime)
     results: list[StepResult] = []
     for step in range(len(config.scenario.steps)):
@@ -37,7 +35,7 @@ def run_trial(config: TrialConfig, runtime: Runtime, report: Report) -> list[Ste
             if step and progress in runtime.report_at:
                 ap = [*(result.ap for result in results), class_ap(student, config, runtime, step)]
                 metrics = {f"{name}_mid": value for name, value in chain_metrics(config, ap, joint).items()}
-                report(_event(progress, step, metrics | losses))
+                report(_event(progress, step, {**metrics, **losses}))
 
         results.append(run_step(config, runtime, step, results[-1] if results else None, after_epoch))
         report(_step_event(config, results, joint))
@@ -46,8 +44,7 @@ def run_trial(config: TrialConfig, runtime: Runtime, report: Report) -> list[Ste
 
 def run_joint(config: TrialConfig, runtime: Runtime, step: int) -> StepResult:
     """The reference of `step`, from the store or trained and scored now."""
-    register_all_modules()
-    torch.set_num_threads(runtime.threads)
+    prepare_process(runtime.threads)
     return run_step(config.joint(step), runtime, 0, None)
 
 

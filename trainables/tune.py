@@ -48,7 +48,9 @@ def tune_trial(chosen: dict[str, Any], base: TrialConfig, runtime: Runtime, obje
     try:
         results = run_trial(with_parameters(base, chosen), runtime, reporter)
         if not math.isfinite(reporter.last):
-            raise TrainingError(f"step {len(results)}", [f"the objective {objective} must be finite, but is {reporter.last}"])
+            raise TrainingError(
+                f"step {len(results)}", [f"the objective {objective} must be finite, but is {reporter.last}"]
+            )
     except TrainingError as error:
         write_json(failure, {"subject": error.subject, "problems": error.problems})
         raise
@@ -99,7 +101,11 @@ class _Reporter:
 
 def _finite(event: dict[str, Any]) -> dict[str, Any]:
     """The event without what JSON and MLflow cannot hold: metrics that are nan."""
-    kept = {name: {k: v for k, v in event[name].items() if math.isfinite(v)} for name in ("metrics", "facts") if name in event}
+    kept = {
+        name: {k: v for k, v in event[name].items() if math.isfinite(v)}
+        for name in ("metrics", "facts")
+        if name in event
+    }
     return event | kept
 
 
@@ -121,3 +127,10 @@ def chain_task(config: TrialConfig, runtime: Runtime, *after: Any) -> list[dict[
     events: list[dict[str, Any]] = []
     run_trial(config, runtime, lambda event: events.append(_finite(event)))
     return events
+
+
+def export_task(config: TrialConfig, weights: Path, folder: Path) -> Path:
+    """The exported checkpoint; see `trainables.export.export`."""
+    from trainables.export import export
+
+    return export(config, weights, folder)

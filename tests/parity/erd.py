@@ -46,7 +46,9 @@ def _check_selection(comparison: Comparison, oracle: Oracle) -> None:
     teacher = Forward(cls_logits, box_logits, torch.zeros(count, 2), torch.ones(count), (count,))
     responses = cls_logits.sigmoid().amax(-1), erd.box_response(box_logits, params.box_response)
     alphas = params.alpha_cls, params.alpha_box
-    for kind, mask, response, alpha in zip(("cls", "box"), erd.candidates(teacher, params), responses, alphas, strict=True):
+    for kind, mask, response, alpha in zip(
+        ("cls", "box"), erd.candidates(teacher, params), responses, alphas, strict=True
+    ):
         comparison.compare(f"exp_{kind}_inds", mask[0].nonzero().squeeze(1), EXACT)
         comparison.compare(f"exp_{kind}_thr", erd.elastic_threshold(response, alpha).squeeze(), LOSS)
 
@@ -79,7 +81,11 @@ class Batch:
     def params(self) -> ERDParams:
         weight = self.scalar("dist_loss_weight")
         return replace(
-            PRESETS["erd_2023"], lambda_cls=weight, lambda_box=weight, T=self.scalar("T"), nms_iou=self.scalar("nms_iou")
+            PRESETS["erd_2023"],
+            lambda_cls=weight,
+            lambda_box=weight,
+            T=self.scalar("T"),
+            nms_iou=self.scalar("nms_iou"),
         )
 
     @cached_property
@@ -129,7 +135,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Distilled:
-    """The selection of a batch, and per image (B,) the weighted sums of its terms and the size of the class selection."""
+    """The selection of a batch, and per image (B,) the weighted sums of terms and the size of the class selection."""
 
     chosen: erd.Selection
     cls_sums: Tensor

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.tracking import connect
+from sweeps.connection import connect
 
 
 @pytest.fixture(scope="session")

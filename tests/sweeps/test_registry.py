@@ -8,8 +8,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from sweeps.connection import TrackingError, connect
 from sweeps.registry import Registration, champion_name, decide, register
-from sweeps.tracking import TrackingError, connect
 from trainables.errors import CheckpointError
 
 Promote = Callable[..., Registration]

@@ -16,7 +16,9 @@ from mlflow import MlflowClient
 from mlflow.artifacts import load_text
 from mlflow.entities import Run
 
-from sweeps.tracking import MAX_WAITING, Outbox, Scalar, Tracker, TrackingError, connect, trials
+from sweeps.connection import TrackingError, connect
+from sweeps.outbox import MAX_WAITING, Outbox
+from sweeps.tracking import Scalar, Tracker
 
 SCOPE: dict[str, Scalar] = {"scenario": "digits/5+5", "detector": "gfl_r18", "method": "erd"}
 PARAMS: dict[str, Scalar] = {"method/lambda_cls": 1.0, "optim/lr_scale": 0.5, "seed": 0, "config_id": "0123"}
@@ -195,7 +197,7 @@ def test_what_is_recorded_during_an_outage_arrives_after_it(
     run_trial(tracker, "t2")
     tracker.end_trial("t1", "finished", T0 + 90)
     assert len(tracker.outbox) > 0
-    assert len([record for record in caplog.records if record.name == "sweeps.tracking"]) == 1
+    assert len([record for record in caplog.records if record.name == "sweeps.outbox"]) == 1
 
     database.rmdir()
     away.rename(database)
@@ -266,28 +268,6 @@ def test_a_deleted_experiment_is_refused(uri: str) -> None:
     client.delete_experiment(client.create_experiment("s"))
     with pytest.raises(TrackingError, match="restore it or rename"):
         Tracker(uri, "s")
-
-
-def test_trials_are_read_back(uri: str) -> None:
-    tracker = Tracker(uri, "s")
-    tracker.start_sweep("", SCOPE, T0)
-    run_trial(tracker, "t1")
-    tracker.end_trial("t1", "stopped", T0 + 3_600_000)
-    tracker.start_trial("t2", PARAMS, SCOPE, T0 + 1)
-    first, second = trials(uri, "s")
-    assert (first["trial_id"], first["state"], first["hours"]) == ("t1", "stopped", 1.0)
-    assert first["params"]["config_id"] == "0123"
-    assert first["metrics"] == {"ap_all": 0.4, "loss_cls": 0.7, "epoch/loss": 1.0}
-    assert first["tags"]["scenario"] == "digits/5+5"
-    assert (second["trial_id"], second["state"]) == ("t2", "running")
-
-
-def test_reading_creates_nothing(uri: str, tmp_path: Path) -> None:
-    with pytest.raises(TrackingError, match="no sweep 'absent'"):
-        trials(uri, "absent")
-    with pytest.raises(TrackingError, match="no database"):
-        trials(f"sqlite:///{tmp_path}/absent.db", "s")
-    assert not (tmp_path / "absent.db").exists()
 
 
 def test_a_first_start_creates_the_database_without_a_word(tmp_path: Path) -> None:

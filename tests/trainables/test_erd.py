@@ -25,6 +25,7 @@ from tests.trainables.distiller_contract import (
 from trainables.detectors.forward import Distiller, Forward
 from trainables.distillation.erd import (
     ERD,
+    box_response,
     candidates,
     class_terms,
     elastic_mask,
@@ -32,6 +33,7 @@ from trainables.distillation.erd import (
     per_image_box,
     per_image_class,
     select,
+    teacher_boxes,
 )
 
 CATEGORICAL = [
@@ -74,8 +76,9 @@ def test_every_choice_runs_learns_and_rests_where_student_and_teacher_agree(name
     assert all(torch.isfinite(loss) for loss in found.values())
     gradients = torch.autograd.grad(total(found), [student.cls_logits, student.box_logits])
     assert all(torch.isfinite(gradient).all() and gradient.abs().sum() > 0 for gradient in gradients)
-    of_teacher = torch.autograd.grad(total(found := distilled(params, student, teacher)), [teacher.cls_logits, teacher.box_logits], allow_unused=True)
-    assert of_teacher == (None, None)
+    of_teacher = [teacher.cls_logits, teacher.box_logits]
+    again = total(distilled(params, student, teacher))
+    assert torch.autograd.grad(again, of_teacher, allow_unused=True) == (None, None)
     assert total(distilled(params, agreeing(teacher), teacher)).item() == pytest.approx(0, abs=1e-6)
 
 
@@ -153,8 +156,9 @@ def test_equals_a_derivation_in_loops(params: ERDParams) -> None:
 
 def test_lambdas_scale_the_losses_and_zero_switches_them_off() -> None:
     student, teacher = batch()
-    one, other = distilled(ERDParams(), student, teacher), distilled(
-        ERDParams(lambda_cls=3.0, lambda_box=0.0), student, teacher
+    one, other = (
+        distilled(ERDParams(), student, teacher),
+        distilled(ERDParams(lambda_cls=3.0, lambda_box=0.0), student, teacher),
     )
     assert other["loss_dist_cls"].item() == pytest.approx(3 * one["loss_dist_cls"].item(), rel=1e-6)
     assert other["loss_dist_bbox"] == 0
@@ -221,9 +225,7 @@ def constant(teacher: Forward, value: float) -> Forward:
 
 
 def single(output: Forward) -> Forward:
-    return Forward(
-        output.cls_logits[:, :1], output.box_logits[:, :1], output.centers[:1], output.strides[:1], (1,)
-    )
+    return Forward(output.cls_logits[:, :1], output.box_logits[:, :1], output.centers[:1], output.strides[:1], (1,))
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
@@ -270,6 +272,64 @@ def test_the_threshold_is_strict_and_taken_by_image_or_by_level() -> None:
     assert elastic_mask(responses, 1.5).tolist() == [[False] * 7 + [True]]
     assert elastic_mask(responses, 1.5, (4, 4)).tolist() == [[False] * 4 + [False] * 4]
     assert elastic_mask(responses, 1.4, (4, 4)).tolist() == [[False] * 3 + [True] + [False] * 3 + [True]]
+
+
+def test_statistics_are_of_the_image_or_of_each_level() -> None:
+    teacher = forward_pass(2, NUM_OLD)
+    louder = teacher.cls_logits.clone()
+    louder[:, teacher.level_sizes[0] :] += 6  # the smaller levels shout
+    teacher = replace(teacher, cls_logits=louder)
+    by_image, by_level = (candidates(teacher, ERDParams(stat_scope=scope))[0] for scope in ("all_levels", "per_level"))
+    assert not by_image[:, : teacher.level_sizes[0]].any()
+    assert by_level[:, : teacher.level_sizes[0]].any(1).all()
+
+
+def test_a_box_responds_by_its_largest_logit_or_probability_or_by_its_edges() -> None:
+    logits = torch.zeros(1, 1, 8)  # four edges with two bins each
+    logits[0, 0] = torch.tensor([3.0, 1.0, 5.0, 5.0, -1.0, -4.0, 0.0, 2.0])
+    assert box_response(logits, "max_logit").item() == 5
+    assert box_response(logits, "max_prob").item() == pytest.approx(1 / (1 + math.exp(-3)))  # the third edge
+    assert box_response(logits, "mean_edge_max").item() == pytest.approx((3 + 5 - 1 + 2) / 4)
+
+
+def test_class_losses_are_distances_of_logits_or_of_probabilities() -> None:
+    s, t = torch.tensor([[[0.5, -1.0]]]), torch.tensor([[[2.0, -3.0]]])
+    p, q = s.sigmoid(), t.sigmoid()
+    divergence = q * (q / p).log() + (1 - q) * ((1 - q) / (1 - p)).log()
+    expected = {"l2_logit": (s - t) ** 2, "l2_sigmoid": (p - q) ** 2, "bce": divergence}
+    for cls_loss, terms in expected.items():
+        assert class_terms(s, t, ERDParams(cls_loss=cls_loss)).item() == pytest.approx(terms.mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("box_weight", ["student", "teacher", "none"])
+def test_box_terms_are_weighed_and_normalised_as_asked(box_weight: str) -> None:
+    student, teacher = batch(1)
+    chosen = select(teacher, ERDParams())
+    places = chosen.box_place
+    weights = {
+        "student": student.cls_logits[0, places, :NUM_OLD].sigmoid().amax(-1),
+        "teacher": teacher.cls_logits[0, places].sigmoid().amax(-1),
+        "none": torch.ones(len(places)),
+    }[box_weight]
+    terms = kl_rows(
+        student.box_logits[0, places].reshape(-1, 4, 9), teacher.box_logits[0, places].reshape(-1, 4, 9), 10
+    )
+    weighed = 0.25 * (weights * terms.mean(-1)).sum()
+    for box_norm, divisor in (("sum", 1), ("count", len(places)), ("weight_sum", weights.sum())):
+        found = distilled(ERDParams(box_weight=box_weight, box_norm=box_norm), student, teacher)["loss_dist_bbox"]
+        assert found.item() == pytest.approx((weighed / divisor).item(), rel=1e-5)
+
+
+def test_without_the_stride_boxes_are_small_and_more_of_them_stay() -> None:
+    teacher = forward_pass(2, NUM_OLD)
+    with_stride, without = (
+        select(teacher, ERDParams(alpha_box=0.5, decode_with_stride=flag)) for flag in (True, False)
+    )
+    assert len(without.box_image) > len(with_stride.box_image)
+    image, place = without.box_image, without.box_place
+    one, other = (teacher_boxes(teacher, image, place, flag) for flag in (True, False))
+    sizes = [boxes[:, 2:] - boxes[:, :2] for boxes in (one, other)]
+    torch.testing.assert_close(sizes[0], sizes[1] * teacher.strides[place, None])
 
 
 @pytest.mark.parametrize("topk", [50, 1000])
@@ -332,7 +392,11 @@ def test_the_same_on_the_gpu() -> None:
     student, teacher = batch(3)
     moved = [
         replace(
-            output, **{name: getattr(output, name).detach().cuda() for name in ("cls_logits", "box_logits", "centers", "strides")}
+            output,
+            **{
+                name: getattr(output, name).detach().cuda()
+                for name in ("cls_logits", "box_logits", "centers", "strides")
+            },
         )
         for output in (student, teacher)
     ]

@@ -14,7 +14,7 @@ from trainables.datasets.splits import Split, Splits
 from trainables.errors import DataError
 from trainables.files import digest
 
-__all__ = ["KINDS", "DataConfig", "Split", "Splits", "prepare"]
+__all__ = ["KINDS", "DataConfig", "Split", "Splits", "missing", "prepare"]
 
 KINDS = ("digits", "coco", "voc", "custom")
 
@@ -81,6 +81,33 @@ class DataConfig:
             elif len(given) == 1 or (not given and part != "tune"):
                 problems.append(f"{part}_annotations and {part}_images: custom data need both")
         return problems
+
+
+def missing(config: DataConfig) -> list[str]:
+    """A line for each file or folder that `config` needs and that is not there, by its key; opens no file."""
+    root = Path(config.root or ".")
+    if config.kind == "digits":
+        return []
+    if not root.is_dir():
+        return [f"root: there is no folder {root}"]
+    if config.kind == "voc":
+        from trainables.datasets import voc
+
+        return [f"root: {line}" for line in voc.missing(root)]
+    if config.kind == "coco":
+        from trainables.datasets import coco
+
+        return [f"root: {line}" for split in coco.official(root).values() for _, line in _absent(split)]
+    given = {part: split for part in ("train", "tune", "test") if (split := config.split(part))}
+    return [f"{part}_{name}: {line}" for part, split in given.items() for name, line in _absent(split)]
+
+
+def _absent(split: Split) -> list[tuple[str, str]]:
+    there = {
+        "annotations": ("file", split.annotations, split.annotations.is_file()),
+        "images": ("folder", split.images, split.images.is_dir()),
+    }
+    return [(name, f"there is no {kind} {path}") for name, (kind, path, exists) in there.items() if not exists]
 
 
 def prepare(config: DataConfig, workspace: Path) -> Splits:

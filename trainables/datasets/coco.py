@@ -27,11 +27,15 @@ def write(root: Path, out: Path, num_tune: int = 5000, seed: int = 0) -> Splits:
         DataError: every fault of both annotation files. Boxes without an area, of which the official files hold a
             few, are dropped with a warning.
     """
-    parts = {
+    return _write("coco", out, official(root), num_tune, seed)
+
+
+def official(root: Path) -> dict[str, Split]:
+    """Where train and test are in the official layout of COCO 2017."""
+    return {
         part: Split(root / "annotations" / f"instances_{name}.json", root / name)
         for part, name in (("train", "train2017"), ("test", "val2017"))
     }
-    return _write("coco", out, parts, num_tune, seed)
 
 
 def custom(

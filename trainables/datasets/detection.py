@@ -18,7 +18,7 @@ from trainables.errors import DataError
 class DetectionDataset(BaseDetDataset):
     """Images and boxes for mmdet's transforms; a label id is the position of the category's name in `class_names`.
 
-    mmdet's own CocoDataset takes the order of the file's categories instead and only renames them (stack.md, E6).
+    mmdet's own CocoDataset takes the order of the file's categories instead and only renames them.
 
     Args:
         coco: what the step sees: a training set or an evaluation set of `steps`.

@@ -2,7 +2,7 @@
 
 A scene has 128 x 128 pixels: a colour gradient with low-frequency noise, 2 to 5 clutter strokes, 1 to 5 digits and
 pixel noise. The source digits of train, tune and test are disjoint: 60, 15 and 25 percent of each class, so that
-a detector is scored on handwriting that it has never seen (methods.md, section 8).
+a detector is scored on handwriting that it has never seen.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """`train` is learnt from, `tune` scores trials, `test` is for reported results only (methods.md, D8).
+    """`train` is learnt from, `tune` scores trials, `test` is for reported results only.
 
     `class_names` is the data set's own order; a scenario has its own.
     """

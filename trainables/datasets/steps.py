@@ -17,7 +17,7 @@ Coco = dict[str, Any]
 def training_set(coco: Coco, class_names: Sequence[str]) -> Coco:
     """The images with at least one valid box of `class_names`, and of all boxes only those of `class_names`.
 
-    Boxes of earlier and of later classes are removed: an unlabelled object is background (methods.md, D2 and D3).
+    Boxes of earlier and of later classes are removed: an unlabelled object is background.
     A crowd box of the classes stays, as a region to ignore, but does not bring its image in.
 
     Args:

@@ -31,8 +31,8 @@ def write(root: Path, out: Path, num_tune: int | None = None, seed: int = 0) -> 
     """The splits of PASCAL VOC: train and tune from trainval of the years present, test = VOC2007 test.
 
     Without VOC2007 test, VOC2012 val is the test and VOC2012 gives its `train` list alone. An object marked
-    `difficult` becomes a crowd box: ignored in training and evaluation (methods.md, D6). Boxes are 1-based in VOC; 1 is
-    subtracted from every coordinate, as mmdet does.
+    `difficult` becomes a crowd box: ignored in training and evaluation. Boxes are 1-based in VOC; 1 is subtracted from
+    every coordinate, as mmdet does.
 
     Args:
         root: the folder that holds `VOCdevkit`, or that folder itself.
@@ -42,7 +42,7 @@ def write(root: Path, out: Path, num_tune: int | None = None, seed: int = 0) -> 
     Raises:
         DataError: missing lists, and every fault of the XML files and the images.
     """
-    devkit = (root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root).absolute()
+    devkit = _devkit(root)
     train, test = _image_sets(devkit)
     recipe = {
         "kind": "voc",
@@ -53,6 +53,19 @@ def write(root: Path, out: Path, num_tune: int | None = None, seed: int = 0) -> 
     }
     build = partial(_build, devkit=devkit, train=train, test=test, num_tune=num_tune, seed=seed)
     return built_once(out / f"voc-{digest(recipe)}", recipe, build)
+
+
+def missing(root: Path) -> list[str]:
+    """Lines on what the folder lacks of the official layout."""
+    try:
+        _image_sets(_devkit(root))
+    except DataError as error:
+        return [f"{error.subject} {line}" for line in error.problems]
+    return []
+
+
+def _devkit(root: Path) -> Path:
+    return (root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root).absolute()
 
 
 def _image_sets(devkit: Path) -> tuple[Lists, Lists]:

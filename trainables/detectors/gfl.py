@@ -12,17 +12,12 @@ from trainables.recipes import Recipe
 Config = dict[str, Any]
 
 
-def gfl(num_classes: int, recipe: Recipe, depth: int, pretrained: str | None = None) -> Config:
-    """The model config of GFL on a ResNet of 18, 34, 50 or 101 layers.
-
-    Args:
-        pretrained: path or URL of backbone weights; None starts from random weights.
-    """
+def gfl(num_classes: int, recipe: Recipe, depth: int) -> Config:
+    """The model config of GFL on a ResNet of 18, 34, 50 or 101 layers."""
     widths = (64, 128, 256, 512) if depth < 50 else (256, 512, 1024, 2048)
-    init = {"type": "Pretrained", "checkpoint": pretrained} if pretrained else None
     backbone = {
         "type": "ResNet", "depth": depth, "num_stages": 4, "out_indices": (0, 1, 2, 3), "style": "pytorch",
-        "frozen_stages": 1, "norm_cfg": {"type": "BN", "requires_grad": True}, "norm_eval": True, "init_cfg": init,
+        "frozen_stages": 1, "norm_cfg": {"type": "BN", "requires_grad": True}, "norm_eval": True,
     }  # fmt: skip
     neck = {
         "type": "FPN", "in_channels": list(widths), "out_channels": 256, "start_level": 1,
@@ -32,12 +27,11 @@ def gfl(num_classes: int, recipe: Recipe, depth: int, pretrained: str | None = N
     return _model(backbone, neck, head, recipe)
 
 
-def gfl_r18_tiny(num_classes: int, recipe: Recipe, pretrained: str | None = None) -> Config:
+def gfl_r18_tiny(num_classes: int, recipe: Recipe) -> Config:
     """The model config of a GFL of 0.79 M parameters for 128 px scenes, trained from random weights."""
-    init = {"type": "Pretrained", "checkpoint": pretrained} if pretrained else None
     backbone = {
         "type": "ResNet", "depth": 18, "base_channels": 16, "stem_channels": 16, "num_stages": 4,
-        "out_indices": (1, 2, 3), "frozen_stages": -1, "norm_eval": False, "style": "pytorch", "init_cfg": init,
+        "out_indices": (1, 2, 3), "frozen_stages": -1, "norm_eval": False, "style": "pytorch",
     }  # fmt: skip
     neck = {"type": "FPN", "in_channels": [32, 64, 128], "out_channels": 32, "start_level": 0, "num_outs": 3}
     head = _head(num_classes, channels=32, convs=2, groups=8, reg_max=8, scale=4, strides=(8, 16, 32))
@@ -49,7 +43,8 @@ def _head(
 ) -> Config:
     return {
         "type": "GFLHead", "num_classes": num_classes, "in_channels": channels, "feat_channels": channels,
-        "stacked_convs": convs, "reg_max": reg_max, "norm_cfg": {"type": "GN", "num_groups": groups, "requires_grad": True},
+        "stacked_convs": convs, "reg_max": reg_max,
+        "norm_cfg": {"type": "GN", "num_groups": groups, "requires_grad": True},
         "anchor_generator": {
             "type": "AnchorGenerator", "ratios": [1.0], "octave_base_scale": scale, "scales_per_octave": 1,
             "strides": list(strides),

@@ -7,6 +7,7 @@ ERD (arXiv 2204.02136): old classes get no ground-truth gradient, not even as ba
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmdet.models import GFLHead, SingleStageDetector
@@ -26,7 +27,9 @@ def forward(detector: SingleStageDetector, images: Tensor) -> Forward:
     priors = head.prior_generator.grid_priors(sizes, device=images.device)
     counts = tuple(len(level) for level in priors)
     anchors = torch.cat(priors)
-    strides = torch.cat([anchors.new_full((n,), s[0]) for n, s in zip(counts, head.prior_generator.strides, strict=True)])
+    strides = torch.cat(
+        [anchors.new_full((n,), s[0]) for n, s in zip(counts, head.prior_generator.strides, strict=True)]
+    )
     return Forward(
         flatten_levels(cls_scores, head.cls_out_channels).float(),
         flatten_levels(bbox_preds, 4 * (head.reg_max + 1)).float(),
@@ -166,7 +169,9 @@ def _mean_over_ranks(value: Tensor | float, device: torch.device) -> float:
     return float(total) / get_world_size()
 
 
-def losses(detector: SingleStageDetector, output: Forward, samples: Samples, channels: Tensor, **how: bool) -> dict[str, Tensor]:
+def losses(
+    detector: SingleStageDetector, output: Forward, samples: Samples, channels: Tensor, **how: Any
+) -> dict[str, Tensor]:
     """`loss_cls`, `loss_bbox`, `loss_dfl` of a batch and its positives per image; see `gfl_terms`."""
     targets = assign(detector.bbox_head, output, samples)
     terms = gfl_terms(output, targets, channels, **how)

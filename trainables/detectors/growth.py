@@ -20,12 +20,33 @@ CLASSIFIER = {"gfl": "bbox_head.gfl_cls"}
 
 
 def build_detector(name: str, num_classes: int, recipe: Recipe, pretrained: str | None = None) -> BaseDetector:
-    """An initialised mmdet detector of the catalogue with `num_classes` classes."""
+    """An initialised mmdet detector of the catalogue with `num_classes` classes.
+
+    Args:
+        pretrained: path or URL of backbone weights, such as torchvision's; random weights without it.
+
+    Raises:
+        CheckpointError: the backbone weights cannot be read, or lack a tensor of the backbone.
+    """
     entry = DETECTORS[name]
-    config = load(entry.target)(num_classes, recipe, pretrained=pretrained, **entry.options)
-    detector = MODELS.build(ConfigDict(config))
+    detector = MODELS.build(ConfigDict(load(entry.target)(num_classes, recipe, **entry.options)))
     detector.init_weights()
+    if pretrained:
+        _load_backbone(detector, pretrained)
     return detector
+
+
+def _load_backbone(detector: BaseDetector, origin: str) -> None:
+    try:
+        if origin.startswith(("http://", "https://")):
+            saved = torch.hub.load_state_dict_from_url(origin, map_location="cpu", weights_only=True)
+        else:
+            saved = torch.load(origin, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(origin, [f"must be a file of tensors, but cannot be read: {error}"]) from error
+    tensors = {name.removeprefix("backbone."): tensor for name, tensor in saved.get("state_dict", saved).items()}
+    own = detector.backbone.state_dict()
+    load_weights(detector.backbone, {name: tensors[name] for name in own if name in tensors}, origin)
 
 
 def grown(name: str, weights: StateDict, num_classes: int, new_row_init: str) -> StateDict:
@@ -50,22 +71,22 @@ def grown(name: str, weights: StateDict, num_classes: int, new_row_init: str) ->
 def _new_rows(new_row_init: str, weight: Tensor, bias: Tensor, new: int) -> tuple[Tensor, Tensor]:
     if new_row_init == "mean_old":
         return weight.mean(0, keepdim=True).repeat(new, 1, 1, 1), bias.mean().repeat(new)
-    fresh = nn.Conv2d(weight.shape[1], new, weight.shape[2:]) if new else None
-    if fresh is None:
-        return weight[:0], bias[:0]
     if new_row_init == "focal_prior":
-        nn.init.normal_(fresh.weight, std=0.01)
-        nn.init.constant_(fresh.bias, PRIOR_LOGIT)
-    return fresh.weight.detach(), fresh.bias.detach()
+        return torch.empty(new, *weight.shape[1:]).normal_(std=0.01), torch.full((new,), PRIOR_LOGIT)
+    if not new:
+        return weight[:0], bias[:0]
+    height, width = weight.shape[2:]
+    fresh = nn.Conv2d(weight.shape[1], new, (height, width)).state_dict()
+    return fresh["weight"], fresh["bias"]
 
 
-def load_weights(detector: BaseDetector, weights: StateDict, origin: str) -> None:
-    """Put `weights` into `detector`, every tensor of both sides matched.
+def load_weights(module: nn.Module, weights: StateDict, origin: str) -> None:
+    """Put `weights` into `module`, every tensor of both sides matched.
 
     Raises:
         CheckpointError: missing, unexpected or misshapen tensors, all at once.
     """
-    own = detector.state_dict()
+    own = module.state_dict()
     problems = [f"tensor {key} is missing" for key in own if key not in weights]
     problems += [f"tensor {key} is not part of this detector" for key in weights if key not in own]
     problems += [
@@ -75,7 +96,7 @@ def load_weights(detector: BaseDetector, weights: StateDict, origin: str) -> Non
     ]
     if problems:
         raise CheckpointError(origin, problems[:10] + [f"... and {len(problems) - 10} more"] * (len(problems) > 10))
-    detector.load_state_dict(weights)
+    module.load_state_dict(weights)
 
 
 def frozen(detector: BaseDetector) -> BaseDetector:

@@ -89,7 +89,7 @@ def _top(responses_BN: Tensor, count: int) -> Tensor:
 
 
 def teacher_boxes(teacher: Forward, image: Tensor, place: Tensor, with_stride: bool) -> Tensor:
-    """(K, 4) the teacher's boxes. The released code forgets the stride (`with_stride=False`): centres in px, sides not."""
+    """(K, 4) the teacher's boxes. The released code (`with_stride=False`) has centres in px, sides in strides."""
     distances = expected_distances(teacher.box_logits[image, place])
     return boxes_around(teacher.centers[place], distances * teacher.strides[place, None] if with_stride else distances)
 
@@ -124,9 +124,7 @@ def class_terms(student_BNC: Tensor, teacher_BNC: Tensor, params: ERDParams) -> 
     return (student_BNC - teacher_BNC).square().mean(-1)
 
 
-def per_image_class(
-    student_BNC: Tensor, teacher_BNC: Tensor, mask: Tensor, params: ERDParams
-) -> tuple[Tensor, Tensor]:
+def per_image_class(student_BNC: Tensor, teacher_BNC: Tensor, mask: Tensor, params: ERDParams) -> tuple[Tensor, Tensor]:
     """(B,) sums of the class terms over each image's selection, and its sizes."""
     terms = class_terms(student_BNC, teacher_BNC, params)
     return (terms * mask).sum(1), mask.sum(1).to(terms.dtype)

@@ -1,0 +1,253 @@
+"""What a sweep file may hold: its keys, what they mean and their types. Mistakes become lines that name the key."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Hashable
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+
+# The two forms of a key that takes a name or something written out. Pydantic puts their tags into an error's place.
+NAME, WRITTEN_OUT = "<name>", "<written out>"
+TWO_FORMS = Discriminator(lambda value: NAME if isinstance(value, str) else WRITTEN_OUT)
+Natural = Annotated[int, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Groups(_Section):
+    """A scenario that has no name: its classes in groups, or a named one in another class order.
+
+    Attributes:
+        steps: the class names that each step introduces, in label order.
+        name: with `steps`: what to call it.
+        named: in place of `steps`: a named scenario, such as `coco/40+40`.
+        order: with `named`: `coco_id` (the data set's own), `alphabetical`, `shuffle:<seed>`, or every class in order.
+    """
+
+    steps: list[list[str]] | None = None
+    name: str = "custom"
+    named: str | None = None
+    order: Annotated[Annotated[str, Tag(NAME)] | Annotated[list[str], Tag(WRITTEN_OUT)], TWO_FORMS] = "coco_id"
+
+
+class Data(_Section):
+    """The images. Every path that is not absolute starts at the folder in which `sweeps` is called.
+
+    Attributes:
+        kind: `digits`, `coco`, `voc` or `custom`; by default that of the named scenario.
+        root: coco, voc: the folder of the official layout. custom: what the paths below are relative to. digits: where
+            to keep the scenes, by default in the storage.
+        sizes: digits: number of train, tune and test scenes.
+        seed: of the digit scenes, and of the part of train that becomes tune.
+        num_tune: coco, voc, custom: number of tune images; by default 5000 of COCO, else a tenth of train.
+        train_annotations: custom: a COCO-format file; likewise `test` and, if it is not to be a part of train, `tune`.
+        train_images: custom: the folder that its file names are relative to; likewise `test` and `tune`.
+    """
+
+    kind: str | None = None
+    root: str | None = None
+    sizes: list[int] | None = None
+    seed: int | None = None
+    num_tune: int | None = None
+    train_annotations: str | None = None
+    train_images: str | None = None
+    tune_annotations: str | None = None
+    tune_images: str | None = None
+    test_annotations: str | None = None
+    test_images: str | None = None
+
+
+class Training(_Section):
+    """Budgets; what is left out comes from the detector's recipe.
+
+    Attributes:
+        base_epochs: of the first step and of the joint references.
+        epochs: of each later step.
+        batch_size: images a device.
+        pretrained: file or URL of backbone weights to start from; random weights without it.
+        ema_momentum: of a moving average of the weights, which is then what counts; 0 for none.
+    """
+
+    base_epochs: int | None = Field(None, ge=1)
+    epochs: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+    pretrained: str | None = None
+    ema_momentum: float = Field(0.0, ge=0, lt=1)
+
+
+class Scheduler(_Section):
+    """When a trial is stopped early. Its clock counts the epochs of all incremental steps.
+
+    Attributes:
+        name: `asha` compares trials at its rungs and stops the worse ones; `none` lets every trial end.
+        grace: the first rung; by default the end of the first increment.
+        reduction_factor: of the trials at a rung, one in so many goes on; each rung is so many times the one before.
+    """
+
+    name: Literal["asha", "none"] = "asha"
+    grace: int | None = Field(None, ge=1)
+    reduction_factor: int = Field(3, ge=2)
+
+
+class Resources(_Section):
+    """What one trial takes.
+
+    Attributes:
+        cpu: cores.
+        gpu: 0 trains on the CPU; a fraction, such as 0.5, lets trials share a GPU.
+    """
+
+    cpu: int = Field(1, ge=1)
+    gpu: float = Field(0, ge=0, allow_inf_nan=False)
+
+
+class Promotion(_Section):
+    """The final training of the best configuration.
+
+    Attributes:
+        seeds: one training each.
+        base_epochs: as in `training`, where it differs from the search's.
+        epochs: likewise.
+    """
+
+    seeds: list[Natural] = Field([0, 1, 2], min_length=1)
+    base_epochs: int | None = Field(None, ge=1)
+    epochs: int | None = Field(None, ge=1)
+
+
+class SweepFile(_Section):
+    """The keys of a sweep file.
+
+    Attributes:
+        name: of the sweep, of its folder in the storage and of its MLflow experiment.
+        scenario: which classes are learnt when: a name, such as `digits/5+5`, or written out.
+        data: the images; only for a scenario of digits it can be left out.
+        detector: one of the catalogue.
+        method: one of the catalogue.
+        preset: of the method: the values of everything that is neither searched nor fixed, and trial 0.
+        search: what varies: by parameter, `declared` (the range of `search_spaces`), a range `[low, high]` or
+            `{low, high, step}`, or a list of choices.
+        fixed: parameters with one value other than the preset's.
+        training: budgets.
+        trials: how many configurations to try; trial 0 is the preset.
+        max_concurrent: trials at once at most; by default as many as the cluster holds.
+        objective: the metric that a trial is judged by, on the tune split.
+        scheduler: early stopping.
+        seed: of the search and of every trial's training.
+        compare: chains to train beside the search: a method, or `method/preset`.
+        resources: of one trial.
+        promotion: the final training.
+        storage: the folder of checkpoints, references and data, which all nodes must share; by default
+            `PALIMPSEST_STORAGE`, else `runs`.
+        tracking_uri: MLflow's database or server; by default `MLFLOW_TRACKING_URI`, else `sqlite:///mlflow.db`.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
+    scenario: Annotated[Annotated[str, Tag(NAME)] | Annotated[Groups, Tag(WRITTEN_OUT)], TWO_FORMS]
+    data: Data | None = None
+    detector: str
+    method: str
+    preset: str | None = None
+    search: dict[str, Any]
+    fixed: dict[str, Any] = {}
+    training: Training = Training()
+    trials: int = Field(16, ge=1)
+    max_concurrent: int | None = Field(None, ge=1)
+    objective: str = "ap_all"
+    scheduler: Scheduler = Scheduler()
+    seed: int = Field(0, ge=0)
+    compare: list[str] = ["finetune"]
+    resources: Resources = Resources()
+    promotion: Promotion = Promotion()
+    storage: str | None = None
+    tracking_uri: str | None = None
+
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "scenario": Groups,
+    "data": Data,
+    "training": Training,
+    "scheduler": Scheduler,
+    "resources": Resources,
+    "promotion": Promotion,
+}
+STAND_INS = {"name": "x", "scenario": "x", "detector": "x", "method": "x", "search": {}}
+
+
+def read_yaml(text: str) -> Any:
+    """The content of YAML `text`; numbers such as `1e-3` are numbers.
+
+    Raises:
+        ValueError: it is no YAML, or keys are given twice; the arguments are a line each.
+    """
+    try:
+        loader = _Loader(text)
+        content = loader.get_single_data()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"must be YAML, but {' '.join(str(error).split())}") from error
+    if loader.repeated:
+        raise ValueError(*loader.repeated)
+    return content
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 without its two traps: `1e-3` is a text there, and of a key given twice the last one wins in silence."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.repeated: list[str] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and key.value in lines:
+                self.repeated.append(f"{key.value}: is given twice, in lines {lines[key.value]} and {line}")
+            elif isinstance(key, yaml.ScalarNode):
+                lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def typed_values(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The values of a sweep file by key, defaults included, without the keys at fault; and a line for each fault."""
+    try:
+        return dict(SweepFile.model_validate(content)), []
+    except ValidationError as error:
+        faults = error.errors()
+    wrong = {str(fault["loc"][0]) for fault in faults}
+    rest = {key: value for key, value in content.items() if key in SweepFile.model_fields and key not in wrong}
+    values = dict(SweepFile.model_validate({**STAND_INS, **rest}))
+    return {key: value for key, value in values.items() if key not in wrong}, [_line(fault) for fault in faults]
+
+
+def _line(fault: Any) -> str:
+    parts = [str(part) for part in fault["loc"] if part not in (NAME, WRITTEN_OUT)]
+    where, given = ".".join(parts), fault["input"]
+    if fault["type"] == "extra_forbidden":
+        section = SECTIONS[parts[0]] if len(parts) > 1 else SweepFile
+        return f"{where}: unknown key; {choices(parts[-1], section.model_fields)}"
+    if fault["type"] == "missing":
+        return f"{where}: is missing"
+    if fault["type"] in ("model_type", "dict_type"):
+        return f"{where}: must hold keys and values, but got {given!r}"
+    if fault["type"] == "string_type" and isinstance(given, int | float):
+        return f"{where}: must be a text, but got {given!r}; put it in quotes"
+    return f"{where}: {fault['msg'][0].lower()}{fault['msg'][1:]}, but got {given!r}"
+
+
+def choices(given: str, available: Collection[str]) -> str:
+    """The end of a line on something unknown: what may have been meant, and what there is."""
+    meant = difflib.get_close_matches(given, available, n=1)
+    question = f"did you mean {meant[0]!r}? " if meant else ""
+    return f"{question}available: {', '.join(available)}"

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+import math
+import pkgutil
+import re
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import search_spaces
+from search_spaces import erd, finetune
+from search_spaces.distributions import Choice, Distribution, IntUniform, LogUniform, Uniform, narrowed
+from search_spaces.erd import ERDParams
+from search_spaces.finetune import FinetuneParams
+from search_spaces.optim import OptimParams, TinyOptimParams
+from search_spaces.params import inactive, params_of, problems_of, table
+
+CLASSES = (ERDParams, FinetuneParams, OptimParams, TinyOptimParams)
+PRESETS = {
+    f"{module.__name__}: {name}": params for module in (erd, finetune) for name, params in module.PRESETS.items()
+}
+MODULES = [f"search_spaces.{module.name}" for module in pkgutil.iter_modules(search_spaces.__path__)]
+
+
+def test_loads_the_standard_library_alone() -> None:
+    imports = ", ".join(MODULES)
+    call = (
+        f"import json, sys; known = set(sys.modules); import {imports}; print(json.dumps([*set(sys.modules) - known]))"
+    )
+    root = Path(search_spaces.__path__[0]).parent
+    done = subprocess.run([sys.executable, "-S", "-c", call], cwd=root, capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert {"search_spaces.erd", "search_spaces.params"} <= set(json.loads(done.stdout))
+    assert loaded - {"search_spaces"} <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_every_parameter_is_declared_once_and_its_default_is_allowed(cls: type) -> None:
+    params = params_of(cls)
+    assert list(params) == [field.name for field in fields(cls)]
+    assert problems_of(cls, asdict(cls())) == []
+    for param in params.values():
+        assert isinstance(param.distribution, Distribution)
+        assert param.source
+        if param.when:
+            declared = params[param.when.parent].distribution
+            assert isinstance(declared, Choice)
+            assert set(param.when.values) < set(declared.values)
+
+
+@pytest.mark.parametrize("params", PRESETS.values(), ids=PRESETS)
+def test_presets_are_allowed_and_fixed(params: Any) -> None:
+    assert problems_of(type(params), asdict(params)) == []
+    with pytest.raises(FrozenInstanceError):
+        params.new_row_init = "mean_old"
+
+
+def test_the_released_codes_differ_from_ours_where_the_literature_says() -> None:
+    ours = asdict(erd.PRESETS["fixed"])
+    assert ours == asdict(ERDParams())
+    changed = {
+        name: {key: value for key, value in asdict(erd.PRESETS[name]).items() if value != ours[key]}
+        for name in ("erd_2023", "erd_2022")
+    }
+    assert changed["erd_2023"] == {
+        "cls_reduction": "sum_images", "box_reduction": "sum_images", "decode_with_stride": False,
+        "new_row_init": "torch_default",
+    }  # fmt: skip
+    assert changed["erd_2022"] == {
+        "cls_reduction": "concat_mean", "box_reduction": "sum_images", "decode_with_stride": False,
+        "clamp_normaliser": False, "average_eps": False, "lr_rule": "none", "images_per_device": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("distribution", "allowed", "refused"),
+    [
+        (Uniform(0.5, 3.5, 0.25), [0.5, 3.5, 2, 0.6], [0.49, 3.6, math.nan, math.inf, True, "2", None]),
+        (LogUniform(0.02, 20.0), [0.02, 20, 1], [0, 0.0, -1.0, 21, False, math.nan]),
+        (LogUniform(0.02, 20.0, zero=True), [0.02, 20, 0, 0.0], [-1.0, 0.01, False, True]),
+        (IntUniform(50, 1000, log=True), [50, 1000], [49, 1001, 100.0, True, "100"]),
+        (Choice((1, 2, 5)), [1, 2, 5], [3, True, "1"]),
+        (Choice((False, True)), [False, True], [0, 1, "true"]),
+        (Choice(("elastic", "all")), ["elastic"], ["Elastic", None, 1, ["elastic"]]),
+    ],
+    ids=str,
+)
+def test_what_a_range_allows(distribution: Distribution, allowed: list[Any], refused: list[Any]) -> None:
+    assert [distribution.problem("x", value) for value in allowed] == [None] * len(allowed)
+    problems = [distribution.problem("x", value) for value in refused]
+    assert all(
+        problem and "x" in problem and str(value) in problem for problem, value in zip(problems, refused, strict=True)
+    )
+
+
+def test_problems_come_all_at_once_with_what_is_allowed() -> None:
+    problems = problems_of(ERDParams, {"lambda_clss": 1, "alpha_cls": -1.0, "select": "some", "T": 10, "topk": 1.5})
+    assert len(problems) == 4
+    unknown, alpha, select, topk = problems
+    assert unknown.startswith("lambda_clss: unknown; available: lambda_cls, lambda_box, ")
+    assert alpha == "alpha_cls: `0.5 <= alpha_cls <= 3.5` must hold, but got (alpha_cls=-1.0)"
+    assert select == "select: select='some' is unknown; available: elastic, all, topk, fixed_thr"
+    assert topk == "topk: topk must be a whole number, but got 1.5"
+
+
+@pytest.mark.parametrize(
+    ("declared", "change", "result"),
+    [
+        (Uniform(0.5, 3.5, 0.25), [1, 2], Uniform(1, 2, 0.25)),
+        (Uniform(0.5, 3.5, 0.25), {"low": 1.0, "step": 0.5}, Uniform(1.0, 3.5, 0.5)),
+        (LogUniform(0.02, 20.0, zero=True), [0.001, 100.0], LogUniform(0.001, 100.0, zero=True)),
+        (LogUniform(0.02, 20.0), {"high": 2}, LogUniform(0.02, 2)),
+        (IntUniform(50, 1000, log=True), {"low": 10}, IntUniform(10, 1000, log=True)),
+        (Choice(("a", "b", "c")), ["c", "a"], Choice(("c", "a"))),
+        (Choice((False, True)), [True], Choice((True,))),
+    ],
+)
+def test_a_range_is_narrowed_or_widened(declared: Distribution, change: Any, result: Distribution) -> None:
+    assert narrowed("x", declared, change) == result
+
+
+@pytest.mark.parametrize(
+    ("declared", "change", "message"),
+    [
+        (Uniform(0, 1), [0.5, 0.5], "`low < high` must hold for x, but got (low=0.5, high=0.5)"),
+        (Uniform(0, 1), {"low": 2}, "`low < high` must hold for x, but got (low=2, high=1)"),
+        (Uniform(0, 1), [0.5], "x takes a range `[low, high]`, but got [0.5]"),
+        (
+            Uniform(0, 1),
+            {"low": 0.1, "lo": 0, "max": 3},
+            "x has unknown keys ['lo', 'max']; available: high, low, step",
+        ),
+        (Uniform(0, 1), {"step": 0}, "`step > 0` must hold for x, but got (step=0)"),
+        (Uniform(0, 1), {"low": "0"}, "x.low must be a finite number of the parameter's type, but got '0'"),
+        (Uniform(0, 1), {"low": True}, "x.low must be a finite number of the parameter's type, but got True"),
+        (Uniform(0, 1), [0, math.inf], "x.high must be a finite number of the parameter's type, but got inf"),
+        (Uniform(0, 1), [math.nan, 1], "x.low must be a finite number of the parameter's type, but got nan"),
+        (LogUniform(0.1, 1), [0, 1], "`low > 0` must hold for x on a logarithmic scale, but got (low=0)"),
+        (LogUniform(0.1, 1), {"step": 0.1}, "x has unknown keys ['step']; available: high, low"),
+        (IntUniform(1, 9), [1.5, 3], "x.low must be a finite number of the parameter's type, but got 1.5"),
+        (IntUniform(1, 9, log=True), [0, 3], "`low > 0` must hold for x on a logarithmic scale, but got (low=0)"),
+        (Choice(("a", "b")), ["a", "d", "e"], "x='d' is unknown; available: a, b; x='e' is unknown; available: a, b"),
+        (Choice(("a", "b")), [], "x takes a list of its values, but got []"),
+        (Choice(("a", "b")), {"low": 1}, "x takes a list of its values, but got {'low': 1}"),
+    ],
+)
+def test_a_change_that_makes_no_range_is_told(declared: Distribution, change: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        narrowed("x", declared, change)
+
+
+def test_a_parameter_acts_only_under_its_condition() -> None:
+    names = ["topk", "thr", "alpha_cls", "stat_scope", "T"]
+    assert inactive(ERDParams, names, {"select": "elastic"}) == ["topk", "thr"]
+    assert inactive(ERDParams, names, {"select": "topk"}) == ["thr", "alpha_cls", "stat_scope"]
+    assert inactive(ERDParams, names, {}) == []  # `select` itself is searched
+
+
+def test_the_table_for_people_has_a_row_a_parameter() -> None:
+    rows = {name: (default, span) for name, default, span, source in table(ERDParams) if source}
+    assert list(rows) == list(params_of(ERDParams))
+    assert rows["lambda_cls"] == ("1", "0.02 .. 20 log")
+    assert rows["alpha_cls"] == ("2", "0.5 .. 3.5 step 0.25")
+    assert rows["topk"] == ("100", "50 .. 1000 log")
+    assert rows["decode_with_stride"] == ("True", "False, True")

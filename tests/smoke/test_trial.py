@@ -1,0 +1,109 @@
+"""A trial is a function of its configuration: run twice, interrupted, observed or not, it gives the same bits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from search_spaces.erd import PRESETS
+from search_spaces.optim import TinyOptimParams
+from trainables.config import Runtime, TrialConfig
+from trainables.datasets import DataConfig, Splits, prepare
+from trainables.errors import TrainingError
+from trainables.scenarios import custom_scenario, named_scenario
+from trainables.step import StepResult
+from trainables.store import Store
+from trainables.trial import run_trial
+
+pytestmark = pytest.mark.smoke
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
+    return prepare(DataConfig(kind="digits", sizes=(64, 16, 16)), tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def config(splits: Splits) -> TrialConfig:
+    return TrialConfig(
+        scenario=named_scenario("digits/5+5"),
+        data=splits.train.digest,
+        detector="gfl_r18_tiny",
+        method="erd",
+        params=asdict(PRESETS["fixed"]),
+        optim=asdict(TinyOptimParams()),
+        base_epochs=1,
+        epochs=3,
+        batch_size=8,
+    )
+
+
+def runtime(splits: Splits, store: Path, **more: Any) -> Runtime:
+    return Runtime(splits=splits, store=store, **more)
+
+
+def bits(results: list[StepResult]) -> list[Any]:
+    """Every tensor and every AP of a chain."""
+    tensors = [torch.load(result.weights, weights_only=True) for result in results]
+    return [{name: tensor.numpy().tobytes() for name, tensor in state.items()} for state in tensors] + [
+        result.ap for result in results
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config: TrialConfig, splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    return bits(run_trial(config, runtime(splits, tmp_path_factory.mktemp("store")), lambda event: None))
+
+
+def test_twice_gives_the_same_bits_observed_or_not(
+    config: TrialConfig, splits: Splits, tmp_path: Path, undisturbed: list[Any]
+) -> None:
+    events: list[dict[str, Any]] = []
+    observed = runtime(splits, tmp_path, report_at=(1, 2))
+    assert bits(run_trial(config, observed, events.append)) == undisturbed
+    assert [event["progress"] for event in events] == [0, 1, 2, 3]
+
+
+def test_killed_in_mid_step_and_run_again_gives_the_same_bits(
+    config: TrialConfig, splits: Splits, tmp_path: Path, undisturbed: list[Any]
+) -> None:
+    state = Store(tmp_path).partial("steps", config.step_identity(1)) / "state.pt"
+    trial = repr((config, runtime(splits, tmp_path)))
+    process = subprocess.Popen([sys.executable, "-m", "tests.smoke.one_trial", trial])
+    deadline = time.monotonic() + 120
+    while not state.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert state.exists(), "the trial must have been killed inside its second step"
+    assert bits(run_trial(config, runtime(splits, tmp_path), lambda event: None)) == undisturbed
+    assert not state.exists()
+
+
+def test_a_chain_of_three_steps_learns_from_each_teacher(config: TrialConfig, splits: Splits, tmp_path: Path) -> None:
+    groups = [["0", "1", "2", "3"], ["7", "8", "9"], ["4", "5", "6"]]
+    chain = replace(config, scenario=custom_scenario(groups), epochs=1)
+    events: list[dict[str, Any]] = []
+    results = run_trial(chain, runtime(splits, tmp_path), events.append)
+    rows = [torch.load(result.weights, weights_only=True)["bbox_head.gfl_cls.weight"].shape[0] for result in results]
+    assert rows == [4, 7, 10]
+    assert [len(event["classes"]) for event in events] == [4, 7, 10]
+    assert [event["facts"]["params_teacher"] > 0 for event in events] == [False, True, True]
+
+
+def test_a_loss_that_is_not_finite_names_step_iteration_and_loss(
+    config: TrialConfig, splits: Splits, tmp_path: Path
+) -> None:
+    wild = replace(config, optim={**config.optim, "lr_scale": 1e30, "warmup_iters": 0})
+    with pytest.raises(TrainingError, match=r"step 2, iteration \d+: must be finite, but loss_\w+ is (nan|inf)"):
+        run_trial(wild, runtime(splits, tmp_path), lambda event: None)
+    assert not Store(tmp_path).path("steps", wild.step_identity(1)).exists()

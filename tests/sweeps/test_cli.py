@@ -1,0 +1,117 @@
+"""The command line as a person meets it: help with examples, plain errors, and a check that is quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sweeps.cli import main
+from sweeps.spec import CONFIGS
+from tests.sweeps.sweep_files import text_of
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("mlflow", "mmcv", "mmdet", "mmengine", "optuna", "plotly", "ray", "rich", "sklearn", "torch")
+ENTRY = "from sweeps.cli import main; main()"
+WITH_MODULES = f"""
+import json, sys
+from sweeps.cli import main
+main(standalone_mode=False)
+print(json.dumps(sorted(set(sys.modules) & set({HEAVY!r}))))
+"""
+
+
+def sweeps(folder: Path, *arguments: str, code: str = ENTRY) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_T", "PALIMPSEST"))}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env=environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_check_loads_nothing_heavy(tmp_path: Path) -> None:
+    checked = sweeps(tmp_path, "check", str(CONFIGS / "erd_digits.yaml"), code=WITH_MODULES)
+    assert checked.returncode == 0, checked.stderr
+    assert json.loads(checked.stdout.splitlines()[-1]) == []
+
+
+def test_check_takes_less_than_a_second(tmp_path: Path) -> None:
+    spent = []
+    for _ in range(3):
+        before = cpu_seconds()
+        assert sweeps(tmp_path, "check", str(CONFIGS / "erd_digits.yaml")).returncode == 0
+        spent.append(cpu_seconds() - before)
+    assert min(spent) < 1.0
+
+
+def test_check_says_what_will_be_searched_and_leaves_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text_of(trials=7))
+    checked = sweeps(tmp_path, "check", "mine.yaml")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    lines = checked.stdout.splitlines()
+    assert lines[0] == "mine.yaml: good. 7 trials of erd on digits/5+5, gfl_r18_tiny"
+    assert [line.split()[0] for line in lines[1:]] == ["method/alpha_cls", "method/lambda_cls", "optim/lr_scale"]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("verb", ["check", "data", "debug", "run"])
+def test_a_file_with_mistakes_is_refused_in_plain_lines(tmp_path: Path, verb: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text_of(trials=0, objective="ap"))
+    refused = sweeps(tmp_path, verb, "mine.yaml")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    title, *lines = refused.stderr.splitlines()
+    assert title == "mine.yaml: 2 errors"
+    assert [line.split(":")[0] for line in lines] == ["  trials", "  objective"]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("check", "absent.yaml"), "absent.yaml: cannot be read (No such file or directory); shipped sweep files, in "),
+        (("run", "absent.yaml"), "absent.yaml: cannot be read (No such file or directory); shipped sweep files, in "),
+        (("check", "."), ".: cannot be read (Is a directory); shipped sweep files, in "),
+        (("show", "absent"), "tracking: there is no database "),
+        (("show", "absent", "--tracking-uri", "mlruns"), "tracking: must be a database or a server ("),
+        (("promote", "absent"), "absent: there is no such sweep in runs; available: none"),
+    ],
+)
+def test_what_is_not_there_is_told_in_one_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    refused = sweeps(tmp_path, *arguments)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith(message)
+    if "shipped" in message:
+        assert line.endswith("demo.yaml, erd_digits.yaml")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", main.commands)
+def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
+    shown = CliRunner().invoke(main, [verb, "--help"])
+    assert shown.exit_code == 0
+    assert f"Example: sweeps {verb}" in shown.output
+    assert main.commands[verb].help
+
+
+def test_the_whole_lists_its_verbs() -> None:
+    shown = CliRunner().invoke(main, ["--help"])
+    assert {"demo", "check", "run", "show", "promote", "ui"} <= set(main.commands)
+    assert all(f"\n  {verb} " in shown.output for verb in main.commands)

@@ -1,0 +1,91 @@
+"""What a person reads while a sweep runs."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from sweeps import progress
+from sweeps.progress import Display, TrialCount, duration
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (89.4, "89 s"),
+        (90, "2 min"),
+        (720, "12 min"),
+        (89 * 60, "89 min"),
+        (90 * 60, "1 h 30 min"),
+        (12000, "3 h 20 min"),
+        (3600 * 30 + 59, "30 h 01 min"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+class Clock:
+    """`time.monotonic` that a test moves."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress.time, "monotonic", clock.monotonic)
+    return clock
+
+
+def test_a_count_tells_what_is_done_and_how_long_the_rest_takes(clock: Clock) -> None:
+    count = TrialCount(4, at_once=2, mode="max")
+    assert count.line() == "0 of 4 trials done, 0 running"
+    count.start("a")
+    count.start("b")
+    clock.now = 60.0
+    assert count.line() == "0 of 4 trials done, 2 running"
+    count.end("a", "finished", 0.73, "trial 0")
+    count.start("c")
+    # Three trials of a minute each on two places, of which one minute is done.
+    assert count.line() == "1 of 4 trials done, 2 running, best 73.0 (trial 0), about 60 s left"
+    clock.now = 120.0
+    for trial_id in ("b", "c"):
+        count.end(trial_id, "failed", math.nan, trial_id)
+    count.start("d")
+    count.end("d", "stopped", 0.9, "trial 3")
+    assert count.line() == "4 of 4 trials done, 0 running, best 73.0 (trial 0)"
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", "trial 1"), ("min", "trial 2")])
+def test_the_best_is_the_best_finished_trial(mode: str, best: str) -> None:
+    count = TrialCount(5, 1, mode)
+    ends = [("finished", 0.2), ("finished", 0.5), ("finished", 0.1), ("finished", math.nan), ("stopped", 0.9)]
+    for number, (verdict, value) in enumerate([*ends, ("stopped", 0.0)]):
+        count.end(f"id{number}", verdict, value, f"trial {number}")
+    assert f"({best})" in count.line()
+
+
+def test_a_trial_that_starts_again_is_one_trial(clock: Clock) -> None:
+    count = TrialCount(2, 1, "max")
+    count.start("a")
+    clock.now = 50.0
+    count.start("a")
+    clock.now = 100.0
+    count.end("a", "finished", 0.5, "trial 0")
+    assert count.line() == "1 of 2 trials done, 0 running, best 50.0 (trial 0), about 2 min left"
+
+
+def test_a_pipe_gets_lines_and_no_markup_is_read() -> None:
+    out = io.StringIO()
+    with Display(Console(file=out)) as display:
+        display.now("under way")
+        display.say("trial 0 [red] finished")
+    assert out.getvalue() == "trial 0 [red] finished\n"

@@ -1,0 +1,126 @@
+"""A sweep read back from a real MLflow: its trials, the best of them, and parameters with their types."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search_spaces.params import params_of
+from sweeps.connection import TrackingError
+from sweeps.results import Trial, best_trial, searched, typed_params
+from sweeps.spec import preset_values
+from sweeps.tracking import Scalar, Tracker
+from tests.sweeps.sweep_files import spec_of
+from trainables.catalog import DETECTORS, METHODS
+from trainables.errors import SpecError
+
+SCOPE: dict[str, Scalar] = {"scenario": "digits/5+5", "detector": "gfl_r18_tiny", "method": "erd"}
+T0 = 1_700_000_000_000
+
+
+@pytest.fixture
+def tracker(uri: str) -> Tracker:
+    tracker = Tracker(uri, "good")
+    tracker.start_sweep("name: good\n", SCOPE, T0)
+    return tracker
+
+
+def start(tracker: Tracker, number: int, role: str = "search", **params: Scalar) -> str:
+    trial_id = f"{role}{number}"
+    tracker.start_trial(trial_id, params, {**SCOPE, "role": role, "number": number}, T0 + number)
+    return trial_id
+
+
+def run(tracker: Tracker, number: int, verdict: Any, ap: float, role: str = "search") -> None:
+    trial_id = start(tracker, number, role)
+    tracker.log_step(trial_id, 0, {"ap_all": 0.99}, T0, [], [])
+    tracker.log_epoch(trial_id, {"ap_all_mid": ap / 2, "ap_old_mid": 0.1, "loss": 3.0}, 1, T0)
+    if verdict == "finished":
+        tracker.log_step(trial_id, 1, {"ap_all": ap, "ap_old": 0.3}, T0, [], [])
+    tracker.end_trial(trial_id, verdict, T0 + number + 3_600_000)
+
+
+def test_trials_come_by_number_with_what_they_reached(tracker: Tracker, uri: str) -> None:
+    run(tracker, 2, "stopped", 0.6)
+    run(tracker, 0, "finished", 0.4)
+    start(tracker, 1, lambda_cls=0.5)
+    run(tracker, 0, "finished", 0.9, role="final")
+    first, second, third = searched(uri, "good")
+    assert [trial.number for trial in (first, second, third)] == [0, 1, 2]
+    assert (first.state, first.hours, first.trial_id) == ("finished", 1.0, "search0")
+    assert (first.ap["ap_all"], first.ap["ap_old"]) == (0.4, 0.3)
+    assert (second.state, second.params) == ("running", {"lambda_cls": "0.5"})
+    assert second.hours > 1000  # since T0
+    assert (third.state, third.ap) == ("stopped", {"ap_all": 0.3, "ap_old": 0.1})
+    assert not tracker.outbox.failures
+
+
+def test_reading_creates_nothing(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(TrackingError, match="no sweep 'absent' at .*available: none"):
+        searched(uri, "absent")
+    with pytest.raises(TrackingError, match="no database"):
+        searched(f"sqlite:///{tmp_path}/absent.db", "good")
+    assert not (tmp_path / "absent.db").exists()
+
+
+def trial(number: int, state: str = "finished", **ap: float) -> Trial:
+    return Trial(number, f"t{number}", state, {}, ap, 0.1)
+
+
+FOUND = [
+    trial(0, ap_all=0.3, forgetting=0.2),
+    trial(1, ap_all=0.5, forgetting=0.4),
+    trial(2, ap_all=0.5, forgetting=0.2),
+    trial(3, "stopped", ap_all=0.9, forgetting=0.0),
+    trial(4, "failed"),
+    trial(5, ap_old=0.9),
+]
+
+
+@pytest.mark.parametrize(("objective", "number"), [("ap_all", 1), ("forgetting", 0), ("ap_old", 5)])
+def test_the_best_trial_is_finished_and_of_equal_ones_the_first(objective: str, number: int) -> None:
+    spec = spec_of(objective=objective)
+    for found in (FOUND, FOUND[::-1]):
+        assert best_trial(spec, found).number == number
+
+
+def test_a_trial_can_be_asked_for(tmp_path: Path) -> None:
+    assert best_trial(spec_of(), FOUND, 0).number == 0
+    for number in (3, 4, 5, 99):
+        with pytest.raises(SpecError, match=f"trial {number} has not finished; finished trials: 0, 1, 2"):
+            best_trial(spec_of(), FOUND, number)
+
+
+def test_without_a_finished_trial_there_is_no_best() -> None:
+    with pytest.raises(SpecError, match="no trial has finished with ap_all"):
+        best_trial(spec_of(), FOUND[3:])
+
+
+@pytest.mark.parametrize("detector", ["gfl_r18_tiny", "gfl_r50"])
+@pytest.mark.parametrize(
+    ("method", "preset"), [(method, preset) for method in METHODS for preset in METHODS[method].presets]
+)
+def test_parameters_come_back_from_mlflow_as_they_were(
+    tracker: Tracker, uri: str, method: str, preset: str, detector: str
+) -> None:
+    spec = replace(spec_of(), method=method, preset=preset, detector=detector)
+    values = preset_values(method, preset, detector)
+    odd = {"optim/lr_scale": 0.1 + 0.2, "optim/weight_decay": 1e-05}
+    texts: dict[str, Scalar] = {**values, **odd, "seed": 0, "config_id": "0123"}
+    start(tracker, 0, **texts)
+    (found,) = searched(uri, "good")
+    typed = typed_params(spec, found.params)
+    assert typed == {**values, **odd}
+    assert {name: type(value) for name, value in typed.items()} == {name: type(v) for name, v in values.items()}
+    built = METHODS[method].params(**{n: typed[f"method/{n}"] for n in params_of(METHODS[method].params)})
+    assert asdict(built) == asdict(METHODS[method].presets[preset])
+    assert DETECTORS[detector].optim(**{n: typed[f"optim/{n}"] for n in params_of(DETECTORS[detector].optim)})
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_switches_come_back_as_switches(value: bool) -> None:
+    texts = {name: str(text) for name, text in spec_of().all_defaults().items()} | {"method/average_eps": str(value)}
+    assert typed_params(spec_of(), texts)["method/average_eps"] is value
