@@ -54,7 +54,10 @@ def data(spec: Path) -> None:
 @_verb("check", "sweeps check sweeps/configs/erd_digits.yaml")
 @SPEC
 def check(spec: Path) -> None:
-    """Check a sweep file: every mistake at once. Loads neither torch nor Ray."""
+    """Check a sweep file: every mistake at once. Loads neither torch nor Ray.
+
+    What each key means is told in sweeps/spec_file.py.
+    """
     loaded = _load(spec)
     click.echo(
         f"{spec.name}: good. {loaded.trials} trials of {loaded.method} on {loaded.scenario.name}, {loaded.detector}"

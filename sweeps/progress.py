@@ -36,7 +36,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
-        self.console.print(line, markup=False)
+        self.console.print(line, markup=False, soft_wrap=True)
 
     def now(self, line: str) -> None:
         """Change the live line."""
@@ -67,15 +67,15 @@ class TrialCount:
             self.best = (value, label)
 
     def line(self) -> str:
-        """`7 of 16 trials done, 2 running, best 73.0 (trial 3), about 6 min left`."""
+        """`7/16 done, 2 running, best 73.0 (trial 3), 6 min left`."""
         done = len(self.ended)
-        parts = [f"{done} of {self.total} trials done", f"{len(self.running)} running"]
+        parts = [f"{done}/{self.total} done", f"{len(self.running)} running"]
         if self.best:
             parts.append(f"best {100 * self.best[0]:.1f} ({self.best[1]})")
         if done and done < self.total:
             mean = self.spent / done
             left = (self.total - done) * mean / self.at_once - sum(map(self._age, self.running.values())) / self.at_once
-            parts.append(f"about {duration(max(left, 0))} left")
+            parts.append(f"{duration(max(left, 0))} left")
         return ", ".join(parts)
 
     @staticmethod

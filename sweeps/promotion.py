@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,15 +39,14 @@ def stored_spec(name: str, storage: Path | None = None) -> SweepSpec:
     Raises:
         SpecError: no such sweep in the storage.
     """
-    import os
-
     root = storage or Path(os.environ.get("PALIMPSEST_STORAGE") or "runs")
     path = root / "sweeps" / name / "spec.json"
     if not path.exists():
         there = ", ".join(sorted(found.parent.name for found in root.glob("sweeps/*/spec.json"))) or "none"
         raise SpecError(name, [f"there is no such sweep in {root}; available: {there}"])
-    spec = parse_spec(json.loads(path.read_text())["text"], name)
-    return replace(spec, storage=root.resolve())
+    record, root = json.loads(path.read_text()), root.resolve()
+    with contextlib.chdir(record["started_in"]):  # what the file names relative to it
+        return replace(parse_spec(record["text"], name), storage=root)
 
 
 def promote_sweep(spec: SweepSpec, number: int | None, display: Display) -> Registration:
@@ -64,7 +65,7 @@ def promote_sweep(spec: SweepSpec, number: int | None, display: Display) -> Regi
     splits = work.prepared(spec)
     base = work.base_config(spec, splits)
     chosen = work.configured(spec, splits, spec.method, typed_params(spec, trial.params))
-    configs = {**work.compared(spec, splits), f"{spec.method} {spec.preset}": base, BEST: chosen}
+    configs = {**work.compared(spec, splits), work.chain_name(spec.method, spec.preset): base, BEST: chosen}
     runtime = work.runtime(spec, splits, evaluate_on="test")
     events = _train(spec, configs, runtime, display)
     rows = {"joint": _joint_row(spec, base, runtime)} | {name: _scores(chains) for name, chains in events.items()}

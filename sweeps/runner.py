@@ -8,14 +8,27 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sweeps.cluster import connect, set_environment
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+from sweeps import work
+from sweeps.cluster import connect
+from sweeps.connection import TrackingError
 from sweeps.progress import Display, TrialCount
+from sweeps.recorder import Recorder, now_ms, scope_tags
+from sweeps.references import build_references
+from sweeps.report import write_report
+from sweeps.results import searched
+from sweeps.searcher import IncrementalSearch
 from sweeps.spec import SweepSpec
+from sweeps.tracking import Tracker
 from trainables.config import Runtime, TrialConfig
+from trainables.datasets import Splits
 from trainables.errors import CheckpointError, SpecError
 from trainables.files import write_json
-
-set_environment()
+from trainables.metrics import summarize
+from trainables.records import known_joint_ap
+from trainables.tune import OBJECTIVE, PROGRESS, tune_trial
 
 
 def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
@@ -27,45 +40,49 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
         DataError: the data cannot serve it.
         TrackingError: MLflow does not answer.
     """
-    from sweeps import work
-    from sweeps.recorder import Recorder, now_ms, scope_tags
-    from sweeps.references import build_references
-    from sweeps.report import write_report
-    from sweeps.results import searched
-    from sweeps.tracking import Tracker
-
     _claim(spec, resume)
     display.now("checking the data")
     splits = work.prepared(spec)
-    config, others = work.base_config(spec, splits), work.compared(spec, splits)
+    config, ray = work.base_config(spec, splits), connect()
+    _preflight(spec, ray)
     tracker = Tracker(spec.tracking_uri, spec.name)
-    _preflight(spec, connect())
-    write_json(spec.folder / "spec.json", {"identity": spec.identity, "text": spec.text})
+    record = {"identity": spec.identity, "text": spec.text, "started_in": str(Path.cwd())}
+    write_json(spec.folder / "spec.json", record)
     tags = {**scope_tags(config), "objective": spec.objective, "sampler": "tpe", "scheduler": spec.scheduler.name}
     tracker.start_sweep(spec.text, tags, now_ms())
-    chains = build_references(connect(), spec, config, others, work.runtime(spec, splits), display)
+    _references(spec, config, splits, tracker, display, ray)
+    at_once = _at_once(spec, ray)
+    recorder = Recorder(spec, config, tracker, display, TrialCount(spec.trials, at_once, spec.mode))
+    _search(spec, config, work.runtime(spec, splits, report_at=rungs(spec)), recorder, at_once)
+    _finish(spec, tracker, recorder, display)
+
+
+def _references(
+    spec: SweepSpec, config: TrialConfig, splits: Splits, tracker: Tracker, display: Display, ray: Any
+) -> None:
+    runtime = work.runtime(spec, splits)
+    chains = build_references(ray, spec, config, work.compared(spec, splits), runtime, display)
     for name, events in chains.items():
         for event in events:
             if "classes" in event:
                 tracker.log_reference(name, event["metrics"], event["step"])
-    for step, scores in enumerate(joint_scores(config, work.runtime(spec, splits))):
+    for step, scores in enumerate(joint_scores(config, runtime)):
         tracker.log_reference("joint", scores, step)
-    runtime = work.runtime(spec, splits, report_at=rungs(spec))
-    at_once = _at_once(spec, connect())
-    recorder = Recorder(spec, config, tracker, display, TrialCount(spec.trials, at_once, spec.mode))
-    _search(spec, config, runtime, recorder, at_once)
+
+
+def _finish(spec: SweepSpec, tracker: Tracker, recorder: Recorder, display: Display) -> None:
     verdicts = Counter(recorder.verdicts.values())
     counts = {f"trials_{verdict}": float(verdicts[verdict]) for verdict in ("finished", "stopped", "failed")}
-    tracker.log_text(write_report(spec, searched(spec.tracking_uri, spec.name)), "report.html")
     tracker.end_sweep("finished" if verdicts["finished"] else "failed", counts | hours(spec), now_ms())
+    try:
+        tracker.log_text(write_report(spec, searched(spec.tracking_uri, spec.name)), "report.html")
+    except TrackingError as error:
+        display.say(f"no report: {error}")
     display.say(f"{spec.name}: {', '.join(f'{number} {verdict}' for verdict, number in sorted(verdicts.items()))}")
 
 
 def joint_scores(config: TrialConfig, runtime: Runtime) -> list[dict[str, float]]:
     """AP of the reference of each step, all, old and new classes."""
-    from trainables.metrics import summarize
-    from trainables.records import known_joint_ap
-
     joint = known_joint_ap(config, runtime)
     keep = ("ap_all", "ap_old", "ap_new", "ap50_all", "ap75_all")
     return [{name: row[name] for name in keep} for row in summarize(joint, config.scenario.class_step)]
@@ -115,12 +132,7 @@ def _at_once(spec: SweepSpec, ray: Any) -> int:
     return int(min([*fits, spec.max_concurrent or spec.trials, spec.trials]))
 
 
-def _search(spec: SweepSpec, config: TrialConfig, runtime: Runtime, recorder: Any, at_once: int) -> None:
-    from ray import tune
-
-    from sweeps.searcher import IncrementalSearch
-    from trainables.tune import OBJECTIVE, PROGRESS, tune_trial
-
+def _search(spec: SweepSpec, config: TrialConfig, runtime: Runtime, recorder: Recorder, at_once: int) -> None:
     trial = tune.with_parameters(
         tune_trial, base=config, runtime=runtime, objective=spec.objective, folder=spec.folder / "trials"
     )
@@ -156,8 +168,6 @@ def _search(spec: SweepSpec, config: TrialConfig, runtime: Runtime, recorder: An
 
 
 def _scheduler(spec: SweepSpec, metric: str, clock: str) -> Any:
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
-
     if spec.scheduler.name == "none" or not rungs(spec):
         return FIFOScheduler()
     return ASHAScheduler(

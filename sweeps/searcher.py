@@ -68,6 +68,7 @@ class IncrementalSearch(OptunaSearch):
         if error or result is None or not math.isfinite(value):
             self._ot_study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         elif result[PROGRESS] < self.max_progress:
+            self.on_trial_result(trial_id, result)  # Tune keeps the result that stopped the trial to itself
             self._ot_study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
         else:
             self._ot_study.tell(trial, value, skip_if_finished=True)

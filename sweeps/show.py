@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -24,9 +25,10 @@ def show_sweep(uri: str, name: str) -> None:
     found = searched(uri, name)
     varied = [key for key in (found[0].params if found else ()) if len({trial.params.get(key) for trial in found}) > 1]
     varied = [key for key in varied if key != "config_id"]
-    table = Table(title=f"{name}: {len(found)} trials, AP in COCO points", title_justify="left")
-    for column in ("trial", *AP_COLUMNS.values(), "state", "time", *(key.partition("/")[2] for key in varied)):
-        table.add_column(column, justify="left" if column == "state" else "right")
+    table = _table(f"{name}: {len(found)} trials, AP in COCO points")
+    names = [key.partition("/")[2].replace("_", "_\n") for key in varied]
+    for column in ("trial", *AP_COLUMNS.values(), "state", "time", *names):
+        table.add_column(column, justify="left" if column == "state" else "right", no_wrap=True)
     for trial in sorted(found, key=_rank):
         values = [points(trial.ap.get(key)) for key in AP_COLUMNS]
         params = [_short(trial.params[key]) for key in varied]
@@ -45,9 +47,13 @@ def _short(text: str) -> str:
         return text
 
 
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
+
+
 def result_table(rows: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Table:
     """A row a method from its metrics over seeds: mean, and spread where there are several."""
-    table = Table(title=title, title_justify="left")
+    table = _table(title)
     table.add_column("")
     for column in AP_COLUMNS.values():
         table.add_column(column, justify="right")
@@ -73,7 +79,7 @@ def show_data(spec: SweepSpec) -> None:
 
     splits = prepared(spec)
     train = read(splits.train.annotations)
-    table = Table(title=f"{spec.scenario.name} in {splits.train.annotations.parent}", title_justify="left")
+    table = _table(f"{spec.scenario.name} in {splits.train.annotations.parent}")
     for column in ("step", "classes", "training images", "boxes"):
         table.add_column(column, justify="left" if column == "classes" else "right")
     for step, names in enumerate(spec.scenario.steps):

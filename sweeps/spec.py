@@ -11,7 +11,7 @@ from search_spaces.distributions import Distribution, Scalar
 from sweeps.connection import tracking_uri
 from sweeps.spec_checks import absolute, data_of, is_file_path, meaning_problems, scenario_of
 from sweeps.spec_file import Promotion, Resources, Scheduler, SweepFile, read_yaml, typed_values
-from sweeps.spec_parameters import flat_names, preset_values, space
+from sweeps.spec_parameters import constants, preset_values, space
 from trainables.catalog import DETECTORS, METHODS
 from trainables.datasets import DataConfig
 from trainables.errors import SpecError
@@ -128,7 +128,6 @@ def parse_spec(text: str, origin: str) -> SweepSpec:
 
 def _resolved(file: SweepFile, text: str) -> SweepSpec:
     recipe, pretrained = DETECTORS[file.detector].recipe, file.training.pretrained
-    flat = flat_names(file.method, file.detector)
     storage = file.storage or os.environ.get("PALIMPSEST_STORAGE") or "runs"
     return SweepSpec(
         name=file.name,
@@ -138,7 +137,7 @@ def _resolved(file: SweepFile, text: str) -> SweepSpec:
         method=file.method,
         preset=file.preset or METHODS[file.method].default_preset,
         space=space(file.search, file.method, file.detector),
-        constants={flat[name]: value for name, value in file.fixed.items()},
+        constants=constants(file.fixed, file.method, file.detector),
         base_epochs=file.training.base_epochs or recipe.base_epochs,
         epochs=file.training.epochs or recipe.epochs,
         batch_size=file.training.batch_size or recipe.batch_size,

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 # The two forms of a key that takes a name or something written out. Pydantic puts their tags into an error's place.
 NAME, WRITTEN_OUT = "<name>", "<written out>"
 TWO_FORMS = Discriminator(lambda value: NAME if isinstance(value, str) else WRITTEN_OUT)
-Natural = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
 
 
 class _Section(BaseModel):
@@ -116,7 +116,7 @@ class Promotion(_Section):
         epochs: likewise.
     """
 
-    seeds: list[Natural] = Field([0, 1, 2], min_length=1)
+    seeds: list[Seed] = Field([0, 1, 2], min_length=1)
     base_epochs: int | None = Field(None, ge=1)
     epochs: int | None = Field(None, ge=1)
 
@@ -161,7 +161,7 @@ class SweepFile(_Section):
     max_concurrent: int | None = Field(None, ge=1)
     objective: str = "ap_all"
     scheduler: Scheduler = Scheduler()
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     compare: list[str] = ["finetune"]
     resources: Resources = Resources()
     promotion: Promotion = Promotion()

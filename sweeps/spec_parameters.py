@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from search_spaces.distributions import Distribution, Scalar, narrowed
-from search_spaces.params import inactive, params_of, problems_of
+from search_spaces.distributions import Choice, Distribution, Scalar, narrowed
+from search_spaces.params import Param, inactive, params_of, problems_of
 from sweeps.spec_file import choices
 from trainables.catalog import DETECTORS, METHODS
 
@@ -29,12 +29,17 @@ def flat_names(method: str, detector: str) -> dict[str, str]:
 
 
 def space(search: Mapping[str, Any], method: str, detector: str) -> dict[str, Distribution]:
-    """What the section `search` asks for, under flat names."""
-    declared = {
-        n: param.distribution for cls in _classes(method, detector).values() for n, param in params_of(cls).items()
+    """What the section `search` asks for, by flat name."""
+    flat, params = flat_names(method, detector), _params(method, detector)
+    return {flat[name]: _distribution(params[name], change) for name, change in search.items()}
+
+
+def constants(fixed: Mapping[str, Any], method: str, detector: str) -> dict[str, Scalar]:
+    """What the section `fixed` asks for, by flat name. `2` for a float is `2.0`: the same number has one identity."""
+    flat, params = flat_names(method, detector), _params(method, detector)
+    return {
+        flat[name]: float(value) if isinstance(params[name].default, float) else value for name, value in fixed.items()
     }
-    flat = flat_names(method, detector)
-    return {flat[name]: _distribution(name, declared[name], change) for name, change in search.items()}
 
 
 def parameter_problems(
@@ -51,12 +56,13 @@ def parameter_problems(
     problems += [f"fixed.{name}: is searched as well; one of the two must go" for name in fixed if name in search]
     if not search:
         problems.append(f"search: at least one parameter must be searched; available: {', '.join(known)}")
+    chosen = METHODS[method].presets[preset] if preset else None
     for cls in _classes(method, detector).values():
         own = {name: value for name, value in fixed.items() if name in params_of(cls)}
         problems += [f"fixed.{line}" for line in problems_of(cls, own)]
-        problems += _range_problems(cls, search)
-    if preset is not None:
-        problems += _idle(METHODS[method].params, search, fixed, METHODS[method].presets[preset])
+        problems += _range_problems(cls, search, chosen)
+    if chosen is not None:
+        problems += _idle(METHODS[method].params, search, fixed, chosen)
     return problems
 
 
@@ -64,20 +70,30 @@ def _classes(method: str, detector: str) -> dict[str, type]:
     return {"method": METHODS[method].params, "optim": DETECTORS[detector].optim}
 
 
-def _distribution(name: str, declared: Distribution, change: Any) -> Distribution:
+def _params(method: str, detector: str) -> dict[str, Param]:
+    return {name: param for cls in _classes(method, detector).values() for name, param in params_of(cls).items()}
+
+
+def _distribution(param: Param, change: Any) -> Distribution:
     if change == DECLARED:
-        return declared
+        return param.distribution
     if not isinstance(change, list | dict):
         raise ValueError(f"takes `{DECLARED}`, a range or a list, but got {change!r}; a single value goes to `fixed`")
-    return narrowed(name, declared, change)
+    return narrowed(param.name, param.distribution, change)
 
 
-def _range_problems(cls: type, search: Mapping[str, Any]) -> Iterator[str]:
+def _range_problems(cls: type, search: Mapping[str, Any], preset: Any) -> Iterator[str]:
     for name, param in params_of(cls).items():
         try:
-            _distribution(name, param.distribution, search.get(name, DECLARED))
+            chosen = _distribution(param, search.get(name, DECLARED))
         except (ValueError, TypeError) as error:
             yield f"search.{name}: {error}"
+            continue
+        # A number outside its range can be suggested, a choice that is none cannot.
+        value = getattr(preset, name, None)
+        if isinstance(chosen, Choice) and value is not None and value not in chosen.values:
+            given = ", ".join(map(str, chosen.values))
+            yield f"search.{name}: the preset's {value} must be among the choices, for trial 0, but got {given}"
 
 
 def _idle(cls: type, search: Mapping[str, Any], fixed: Mapping[str, Any], preset: Any) -> Iterator[str]:

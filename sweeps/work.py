@@ -36,10 +36,18 @@ def compared(spec: SweepSpec, splits: Splits) -> dict[str, TrialConfig]:
     """The configurations that the spec compares with, by name (`finetune`, `erd_2023`, ...)."""
     configs = {}
     for entry in spec.compare:
-        method, _, preset = entry.partition("/")
-        values = preset_values(method, preset or METHODS[method].default_preset, spec.detector)
-        configs[preset or method] = configured(spec, splits, method, values)
+        method, _, given = entry.partition("/")
+        preset = given or METHODS[method].default_preset
+        values = preset_values(method, preset, spec.detector)
+        configs[chain_name(method, preset)] = configured(spec, splits, method, values)
     return configs
+
+
+def chain_name(method: str, preset: str) -> str:
+    """What people call a method under a preset: `finetune`, `erd_2023`, `erd fixed`."""
+    if preset == "default":
+        return method
+    return preset if preset.startswith(method) else f"{method} {preset}"
 
 
 def final(spec: SweepSpec, config: TrialConfig, seed: int) -> TrialConfig:

@@ -105,7 +105,7 @@ def test_every_start_command_sets_the_auth_mode_and_the_addresses(node: Path, co
     assert "RAY_AUTH_MODE=token" in told
     assert "RAY_ENABLE_UV_RUN_RUNTIME_ENV=0" in told
     assert any(line.startswith("MLFLOW_TRACKING_URI=http") for line in told)
-    assert any(line.startswith("SHARED_STORAGE=/") for line in told)
+    assert any(line.startswith("PALIMPSEST_STORAGE=/") for line in told)
 
 
 def test_the_environment_is_the_locked_one_with_cuda_operations(node: Path) -> None:
@@ -115,5 +115,5 @@ def test_the_environment_is_the_locked_one_with_cuda_operations(node: Path) -> N
     told = run_on(node, syncs[0].replace("uv sync", "ray sync"))
     assert "FORCE_CUDA=1" in told
     assert any(line.startswith("TORCH_CUDA_ARCH_LIST=") for line in told), "without a GPU, torch has none to ask"
-    shared = next(line.removeprefix("SHARED_STORAGE=") for line in told if line.startswith("SHARED_STORAGE="))
+    shared = next(line.removeprefix("PALIMPSEST_STORAGE=") for line in told if line.startswith("PALIMPSEST_STORAGE="))
     assert f"UV_CACHE_DIR={shared}/uv-cache" in told

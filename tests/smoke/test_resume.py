@@ -34,7 +34,7 @@ def test_killed_and_resumed_equals_undisturbed(workspace: Workspace) -> None:
     workspace.run("run", str(calm))
     process = workspace.start("run", str(killed))
     for line in process.stdout:
-        if "1 of 3 trials done" in line:
+        if "1/3 done" in line:
             break
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

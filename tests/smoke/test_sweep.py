@@ -120,3 +120,32 @@ def test_the_champion_is_a_student_alone(swept: Workspace) -> None:
     (sweep,) = client.search_runs(experiment, "tags.level = 'sweep'")
     assert {"joint", "finetune", "best found"} <= set(json.loads(artifact(swept, sweep, "result.json")))
     assert "best found" in artifact(swept, sweep, "report.html")
+
+
+def test_a_trial_that_explodes_fails_alone_and_says_why(swept: Workspace) -> None:
+    spec = swept.write_spec("explosive", trials=3)
+    spec.write_text(spec.read_text().replace("lr_scale: declared", "lr_scale: [1.0, 1.0e+38]"))
+    printed = swept.run("run", str(spec))
+    client = MlflowClient(swept.tracking_uri)
+    experiment = client.get_experiment_by_name("explosive")
+    trials = {
+        run.data.tags["number"]: run for run in client.search_runs([experiment.experiment_id], "tags.level = 'trial'")
+    }
+    assert trials["0"].data.tags["verdict"] == "finished"
+    failed = [run for run in trials.values() if run.data.tags["verdict"] == "failed"]
+    assert failed, printed
+    for run in failed:
+        assert run.info.status == "FAILED"
+        assert "step 2, iteration" in run.data.tags["message"]
+        assert "must be finite, but" in run.data.tags["message"]
+
+
+def test_data_shows_what_each_step_sees(swept: Workspace) -> None:
+    printed = swept.run("data", str(swept.folder / "small.yaml"))
+    assert "24 tune images" in printed
+    assert "5, 6, 7, 8, 9" in printed
+
+
+def test_debug_runs_trial_zero_without_ray(swept: Workspace) -> None:
+    printed = swept.run("debug", str(swept.folder / "small.yaml"))
+    assert "step 2, progress 2: AP all" in printed

@@ -47,21 +47,21 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_a_count_tells_what_is_done_and_how_long_the_rest_takes(clock: Clock) -> None:
     count = TrialCount(4, at_once=2, mode="max")
-    assert count.line() == "0 of 4 trials done, 0 running"
+    assert count.line() == "0/4 done, 0 running"
     count.start("a")
     count.start("b")
     clock.now = 60.0
-    assert count.line() == "0 of 4 trials done, 2 running"
+    assert count.line() == "0/4 done, 2 running"
     count.end("a", "finished", 0.73, "trial 0")
     count.start("c")
     # Three trials of a minute each on two places, of which one minute is done.
-    assert count.line() == "1 of 4 trials done, 2 running, best 73.0 (trial 0), about 60 s left"
+    assert count.line() == "1/4 done, 2 running, best 73.0 (trial 0), 60 s left"
     clock.now = 120.0
     for trial_id in ("b", "c"):
         count.end(trial_id, "failed", math.nan, trial_id)
     count.start("d")
     count.end("d", "stopped", 0.9, "trial 3")
-    assert count.line() == "4 of 4 trials done, 0 running, best 73.0 (trial 0)"
+    assert count.line() == "4/4 done, 0 running, best 73.0 (trial 0)"
 
 
 @pytest.mark.parametrize(("mode", "best"), [("max", "trial 1"), ("min", "trial 2")])
@@ -80,7 +80,7 @@ def test_a_trial_that_starts_again_is_one_trial(clock: Clock) -> None:
     count.start("a")
     clock.now = 100.0
     count.end("a", "finished", 0.5, "trial 0")
-    assert count.line() == "1 of 2 trials done, 0 running, best 50.0 (trial 0), about 2 min left"
+    assert count.line() == "1/2 done, 0 running, best 50.0 (trial 0), 2 min left"
 
 
 def test_a_pipe_gets_lines_and_no_markup_is_read() -> None:

@@ -59,7 +59,7 @@ def test_trials_come_by_number_with_what_they_reached(tracker: Tracker, uri: str
 
 
 def test_reading_creates_nothing(uri: str, tmp_path: Path) -> None:
-    with pytest.raises(TrackingError, match="no sweep 'absent' at .*available: none"):
+    with pytest.raises(TrackingError, match=r"no sweep 'absent' at .*available: none"):
         searched(uri, "absent")
     with pytest.raises(TrackingError, match="no database"):
         searched(f"sqlite:///{tmp_path}/absent.db", "good")

@@ -82,17 +82,18 @@ def test_the_environment_stands_behind_the_file(tmp_path: Path, monkeypatch: pyt
 
 def test_ranges_and_defaults() -> None:
     spec = spec_of(
-        search={"lambda_cls": "declared", "alpha_box": {"low": 1.0, "step": 0.5}, "cls_loss": ["kl", "bce"]},
-        fixed={"alpha_cls": 1.5, "weight_decay": 0.01},
+        search={"lambda_cls": "declared", "alpha_box": {"low": 1.0, "step": 0.5}, "cls_loss": ["kl", "l2_logit"]},
+        fixed={"alpha_cls": 2, "weight_decay": 0.01},
         preset="erd_2023",
     )
     assert spec.space == {
         "method/lambda_cls": LogUniform(0.02, 20.0, zero=True),
         "method/alpha_box": Uniform(1.0, 3.5, 0.5),
-        "method/cls_loss": Choice(("kl", "bce")),
+        "method/cls_loss": Choice(("kl", "l2_logit")),
     }
-    assert spec.constants == {"method/alpha_cls": 1.5, "optim/weight_decay": 0.01}
+    assert spec.constants == {"method/alpha_cls": 2.0, "optim/weight_decay": 0.01}
     assert spec.defaults() == {"method/lambda_cls": 1.0, "method/alpha_box": 2.0, "method/cls_loss": "l2_logit"}
+    assert isinstance(spec.constants["method/alpha_cls"], float)  # 2 and 2.0 would be two configurations
     everything = spec.all_defaults()
     assert everything == {**preset_values("erd", "erd_2023", "gfl_r18_tiny"), **spec.constants}
     assert everything["method/cls_reduction"] == "sum_images"
@@ -238,6 +239,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"trials": "8"}, "trials: input should be a valid integer, but got '8'"),
     ({"trials": True}, "trials: input should be a valid integer, but got True"),
     ({"seed": -1}, "seed: input should be greater than or equal to 0, but got -1"),
+    ({"seed": 2**32}, "seed: input should be less than 4294967296, but got 4294967296"),
     ({"scenario": "digits/5+6"}, "scenario: 'digits/5+6' is unknown; available: "),
     ({"scenario": "digits/10"}, "scenario: a sweep needs at least two steps, but digits/10 has 1"),
     ({"scenario": 5}, "scenario: must hold keys and values, but got 5"),
@@ -270,6 +272,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"search": {"alpha_cls": 2.0}}, "search.alpha_cls: takes `declared`, a range or a list, but got 2.0; a single "),
     ({"search": {"alpha_cls": [3, 1]}}, "search.alpha_cls: `low < high` must hold for alpha_cls, but got "),
     ({"search": {"cls_loss": ["l3"]}}, "search.cls_loss: cls_loss='l3' is unknown; available: l2_logit, "),
+    ({"search": {"cls_loss": ["kl", "bce"]}}, "search.cls_loss: the preset's l2_logit must be among the choices, "),
     ({"search": {"topk": "declared"}}, "search.topk: acts only with select: topk, but select is elastic"),
     ({"fixed": {"topk": 100}}, "fixed.topk: acts only with select: topk, but select is elastic"),
     ({"fixed": {"select": "all"}}, "search.alpha_cls: acts only with select: elastic, but select is all"),

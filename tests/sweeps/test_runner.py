@@ -1,0 +1,94 @@
+"""What a run refuses before it costs anything, and where its scheduler looks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.progress import Display
+from sweeps.runner import check_state, hours, run_sweep, rungs
+from sweeps.spec import SweepSpec
+from tests.sweeps.sweep_files import spec_of
+from trainables.errors import CheckpointError, SpecError
+from trainables.files import write_json
+
+
+@pytest.mark.parametrize(
+    ("scenario", "epochs", "scheduler", "expected"),
+    [
+        ("digits/5+5", 5, {"grace": 2, "reduction_factor": 2}, (2, 4)),
+        ("digits/5+5", 3, {"grace": 1, "reduction_factor": 3}, (1,)),
+        ("digits/5+5", 9, {"grace": 1}, (1, 3)),
+        ("digits/5+5", 5, {}, ()),  # the first increment is the last one
+        ("digits/2+2+2+2+2", 5, {}, (5, 15)),
+        ("digits/2+2+2+2+2", 5, {"reduction_factor": 2}, (5, 10)),
+        ("digits/2+2+2+2+2", 5, {"name": "none", "grace": 2}, ()),
+    ],
+)
+def test_rungs_grow_by_the_factor_and_end_before_the_end(
+    scenario: str, epochs: int, scheduler: dict[str, Any], expected: tuple[int, ...]
+) -> None:
+    spec = spec_of(scenario=scenario, training={"epochs": epochs}, scheduler=scheduler)
+    assert rungs(spec) == expected
+    assert all(rung < spec.max_progress for rung in expected)
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> SweepSpec:
+    """A sweep that was started from `GOOD` and left."""
+    spec = replace(spec_of(), storage=tmp_path / "runs", tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    write_json(spec.folder / "spec.json", {"identity": spec.identity, "text": spec.text})
+    return spec
+
+
+def refused(spec: SweepSpec, resume: bool) -> str:
+    before = {path: path.read_bytes() for path in spec.storage.parent.rglob("*") if path.is_file()}
+    with Display() as display, pytest.raises(SpecError) as raised:
+        run_sweep(spec, resume, display)
+    assert {path: path.read_bytes() for path in spec.storage.parent.rglob("*") if path.is_file()} == before
+    return str(raised.value)
+
+
+def test_a_sweep_that_exists_is_not_started_again(started: SweepSpec) -> None:
+    assert refused(started, resume=False) == (
+        f"good: exists in {started.folder}; go on with --resume, or give the sweep another name"
+    )
+
+
+def test_a_sweep_is_not_resumed_from_another_file(started: SweepSpec) -> None:
+    other = replace(spec_of(trials=5), storage=started.storage, tracking_uri=started.tracking_uri)
+    assert refused(other, resume=True).startswith("good: was started from another sweep file; resume with that file")
+    assert refused(other, resume=False).startswith("good: exists in ")
+
+
+def test_a_torn_state_is_an_error_and_a_whole_one_is_not(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no state of its trials"):
+        check_state(tmp_path)
+    (tmp_path / "experiment_state-2026-01-01_10-00-00.json").write_text('{"trial')
+    newest = tmp_path / "experiment_state-2026-01-02_10-00-00.json"
+    newest.write_text('{"trial_data": []}')
+    check_state(tmp_path)
+    for torn in ('{"trial_data": [', "", "\x00" * 16):
+        newest.write_text(torn)
+        with pytest.raises(CheckpointError, match=f"{newest.name}: is torn") as raised:
+            check_state(tmp_path)
+        assert raised.value.subject == str(newest)
+
+
+def test_hours_are_summed_over_trials_and_resources(tmp_path: Path) -> None:
+    spec = replace(spec_of(resources={"cpu": 2, "gpu": 0.5}), storage=tmp_path)
+    steps = [{"facts": {"time_train_s": 1800.0, "time_eval_s": 1800.0}}, {"facts": {"time_saved_s": 7200.0}}, {}]
+    for trial_id in ("a", "b"):
+        file = spec.folder / "trials" / trial_id / "events.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(steps))
+    assert hours(spec) == {
+        "core_hours_spent": 4.0,
+        "core_hours_saved": 8.0,
+        "gpu_hours_spent": 1.0,
+        "gpu_hours_saved": 2.0,
+    }

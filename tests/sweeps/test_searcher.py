@@ -1,0 +1,222 @@
+"""The searcher as Tune calls it, without a cluster: what the study in the database knows afterwards."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+from ray import cloudpickle
+
+from search_spaces.distributions import Choice, Distribution, IntUniform, LogUniform, Uniform
+from sweeps.searcher import IncrementalSearch, optuna_distribution, study_url
+from sweeps.spec import SweepSpec
+from tests.sweeps.sweep_files import spec_of
+from trainables.catalog import METHODS
+from trainables.tune import OBJECTIVE, PROGRESS
+
+Search = tuple[IncrementalSearch, SweepSpec]
+SPACE = {"lambda_cls": [0.05, 5.0], "alpha_cls": "declared", "cls_loss": "declared", "warmup_iters": "declared"}
+
+
+def search_of(storage: Path, **changes: Any) -> Search:
+    spec = replace(spec_of(**{"search": SPACE, "training": {"epochs": 4}} | changes), storage=storage)
+    spec.folder.mkdir(parents=True, exist_ok=True)
+    return IncrementalSearch(spec), spec
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Search:
+    return search_of(tmp_path)
+
+
+def trials_of(spec: SweepSpec) -> list[FrozenTrial]:
+    """What a fresh reader finds in the database."""
+    return optuna.load_study(study_name=spec.name, storage=study_url(spec.folder)).trials
+
+
+def flat(suggested: Any) -> dict[str, Any]:
+    return {f"{prefix}/{name}": value for prefix, values in suggested.items() for name, value in values.items()}
+
+
+def result(progress: int, value: float) -> dict[str, Any]:
+    return {PROGRESS: progress, OBJECTIVE: value, "training_iteration": 77, "done": True}
+
+
+def run(searcher: IncrementalSearch, trial_id: str, *values: float, stopped: bool = False) -> None:
+    """A trial as Tune plays it: the result that ends it comes with `on_trial_complete` alone if it is stopped."""
+    searcher.suggest(trial_id)
+    for progress, value in enumerate(values, start=1):
+        if not (stopped and progress == len(values)):
+            searcher.on_trial_result(trial_id, result(progress, value))
+    searcher.on_trial_complete(trial_id, result(len(values), values[-1]))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (Uniform(0.0, 1.0, 0.25), optuna.distributions.FloatDistribution(0.0, 1.0, step=0.25)),
+        (Uniform(0.0, 1.0), optuna.distributions.FloatDistribution(0.0, 1.0)),
+        (LogUniform(0.1, 1.0, zero=True), optuna.distributions.FloatDistribution(0.1, 1.0, log=True)),
+        (IntUniform(1, 9, log=True), optuna.distributions.IntDistribution(1, 9, log=True)),
+        (Choice((True, "x", 3)), optuna.distributions.CategoricalDistribution((True, "x", 3))),
+    ],
+)
+def test_ranges_in_optunas_terms(ours: Distribution, theirs: object) -> None:
+    assert optuna_distribution(ours) == theirs
+
+
+@pytest.mark.parametrize("preset", [name for name in METHODS["erd"].presets if name != "erd_2022"])
+def test_trial_0_is_the_preset_and_the_next_one_is_not(tmp_path: Path, preset: str) -> None:
+    searcher, spec = search_of(tmp_path, preset=preset)
+    first = searcher.suggest("t0")
+    assert set(first) == {"method", "optim"}
+    assert flat(first) == spec.defaults()
+    assert searcher.suggest("t0") == first
+    assert flat(searcher.suggest("t1")) != spec.defaults()
+
+
+def test_trial_0_is_the_preset_even_outside_the_range(tmp_path: Path) -> None:
+    searcher, spec = search_of(tmp_path, search={"lambda_cls": [2.0, 5.0], "alpha_cls": {"low": 0.6, "high": 3.35}})
+    with pytest.warns(UserWarning, match="out of range"):
+        assert flat(searcher.suggest("t0")) == {"method/lambda_cls": 1.0, "method/alpha_cls": 2.0}
+    searcher.on_trial_complete("t0", result(4, 0.5))
+    for number in range(1, 9):  # more than the random ones at the start
+        assert 2.0 <= flat(searcher.suggest(f"t{number}"))["method/lambda_cls"] <= 5.0
+        searcher.on_trial_complete(f"t{number}", result(4, 0.1 * number))
+    assert trials_of(spec)[0].value == 0.5
+
+
+def test_suggestions_stay_in_the_space_with_their_types(search: Search) -> None:
+    searcher, spec = search
+    for number in range(12):
+        for name, value in flat(searcher.suggest(f"t{number}")).items():
+            assert spec.space[name].problem(name, value) is None
+            assert type(value) is type(spec.defaults()[name])
+        searcher.on_trial_complete(f"t{number}", result(4, number / 12))
+
+
+def test_a_finished_trial_is_complete_with_its_curve_on_the_clock(search: Search) -> None:
+    searcher, spec = search
+    run(searcher, "t0", 0.1, 0.2, 0.3, 0.4)
+    (trial,) = trials_of(spec)
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.4)
+    assert trial.intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
+
+
+def test_a_stopped_trial_is_pruned_with_every_value_that_it_reached(search: Search) -> None:
+    searcher, spec = search
+    run(searcher, "t0", 0.1, 0.3, stopped=True)
+    run(searcher, "t1", 0.2, stopped=True)
+    first, second = trials_of(spec)
+    assert first.state == second.state == TrialState.PRUNED
+    assert first.intermediate_values == {1: 0.1, 2: 0.3}
+    assert second.intermediate_values == {1: 0.2}
+
+
+def test_the_base_step_is_no_value_of_the_search(search: Search) -> None:
+    searcher, spec = search
+    searcher.suggest("t0")
+    searcher.on_trial_result("t0", result(0, 0.99))
+    run(searcher, "t0", 0.1, 0.2, 0.3, 0.4)
+    assert trials_of(spec)[0].intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_value_that_is_not_finite_is_a_failure(search: Search, value: float) -> None:
+    searcher, spec = search
+    run(searcher, "t0", 0.1, value, 0.1, value)
+    (trial,) = trials_of(spec)
+    assert (trial.state, trial.value) == (TrialState.FAIL, None)
+    assert trial.intermediate_values == {1: 0.1, 3: 0.1}
+
+
+@pytest.mark.parametrize(
+    "end", [{"error": True}, {"result": None}, {"result": {"done": True}}, {"result": result(4, 0.1), "error": True}]
+)
+def test_an_error_or_an_end_without_a_result_is_a_failure(search: Search, end: dict[str, Any]) -> None:
+    searcher, spec = search
+    searcher.suggest("t0")
+    searcher.on_trial_complete("t0", **end)
+    assert [trial.state for trial in trials_of(spec)] == [TrialState.FAIL]
+
+
+def test_the_objective_may_be_one_that_falls(tmp_path: Path) -> None:
+    searcher, spec = search_of(tmp_path, objective="forgetting")
+    run(searcher, "t0", 0.1, 0.1, 0.1, 0.1)
+    run(searcher, "t1", 0.3, 0.3, 0.3, 0.3)
+    assert optuna.load_study(study_name=spec.name, storage=study_url(spec.folder)).best_trial.number == 0
+
+
+def suggestions(storage: Path, **changes: Any) -> list[dict[str, Any]]:
+    searcher, _ = search_of(storage, **changes)
+    told = []
+    for number in range(10):
+        told.append(flat(searcher.suggest(f"t{number}")))
+        searcher.on_trial_complete(f"t{number}", result(4, math.sin(number)))
+    return told
+
+
+def test_the_same_seed_asks_the_same(tmp_path: Path) -> None:
+    first = suggestions(tmp_path / "a", seed=3)
+    assert suggestions(tmp_path / "b", seed=3) == first
+    assert suggestions(tmp_path / "c", seed=4) != first
+
+
+def test_sweeps_on_one_storage_have_studies_of_their_own(tmp_path: Path) -> None:
+    run(search_of(tmp_path, name="one")[0], "t0", 0.1, 0.1, 0.1, 0.1)
+    searcher, spec = search_of(tmp_path, name="two")
+    assert flat(searcher.suggest("t0")) == spec.defaults()
+
+
+def interrupted(folder: Path) -> SweepSpec:
+    """A sweep whose driver is killed; Tune keeps the searcher as it was at the start, and its last snapshot."""
+    killed, spec = search_of(folder)
+    (folder / "at_start.pkl").write_bytes(cloudpickle.dumps(killed))
+    run(killed, "t0", 0.1, 0.2, 0.3, 0.4)
+    killed.suggest("t1")
+    killed.suggest("t2")
+    killed.save(str(folder / "snapshot.pkl"))
+    run(killed, "t1", 0.1, 0.2, 0.3, 0.5)  # ends after the snapshot: Tune will play it again
+    killed.suggest("t3")  # asked for after the snapshot: Tune will never hear of it
+    return spec
+
+
+def resumed(folder: Path) -> IncrementalSearch:
+    """The searcher as `Tuner.restore` builds it."""
+    searcher: IncrementalSearch = cloudpickle.loads((folder / "at_start.pkl").read_bytes())
+    searcher.restore(str(folder / "snapshot.pkl"))
+    return searcher
+
+
+def go_on(searcher: IncrementalSearch) -> None:
+    run(searcher, "t1", 0.1, 0.2, 0.3, 0.5)
+    run(searcher, "t2", 0.4, stopped=True)
+    run(searcher, "t4", 0.1, 0.2, 0.3, 0.6)
+
+
+def test_a_restore_lets_known_results_pass_and_fails_what_nobody_runs(tmp_path: Path) -> None:
+    spec = interrupted(tmp_path)
+    searcher = resumed(tmp_path)
+    assert [trial.state.name for trial in trials_of(spec)] == ["COMPLETE", "COMPLETE", "RUNNING", "FAIL"]
+    go_on(searcher)
+    trials = trials_of(spec)
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE", "PRUNED", "FAIL", "COMPLETE"]
+    assert [trial.value for trial in trials] == [0.4, 0.5, 0.4, None, 0.6]
+
+
+def test_another_process_goes_on_with_it(tmp_path: Path) -> None:
+    spec = interrupted(tmp_path)
+    code = f"""
+from pathlib import Path
+from tests.sweeps.test_searcher import go_on, resumed
+go_on(resumed(Path({str(tmp_path)!r})))
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
+    assert [trial.value for trial in trials_of(spec)] == [0.4, 0.5, 0.4, None, 0.6]
