@@ -37,6 +37,7 @@ def main() -> None:
 @_verb("demo", "sweeps demo")
 def demo() -> None:
     """A whole sweep on digit scenes: data, base step, references, search, promotion. Minutes on 2 cores."""
+    _require_ops()
     from sweeps.demo import run_demo
 
     run_demo()
@@ -70,9 +71,11 @@ def check(spec: Path) -> None:
 @SPEC
 def debug(spec: Path) -> None:
     """Run trial 0 in this process, without Ray: breakpoints work. Records nothing."""
+    loaded = _load(spec)
+    _require_ops()
     from sweeps.demo import debug_trial
 
-    debug_trial(_load(spec))
+    debug_trial(loaded)
 
 
 @_verb("run", "sweeps run sweeps/configs/erd_digits.yaml --resume")
@@ -84,7 +87,8 @@ def run(spec: Path, resume: bool) -> None:
     from sweeps.runner import run_sweep
 
     loaded = _load(spec)
-    with _environment_checked(), Display() as display:
+    _require_ops()
+    with Display() as display:
         run_sweep(loaded, resume, display)
     click.echo(f"next: sweeps show {loaded.name}; sweeps promote {loaded.name}; sweeps ui")
 
@@ -112,7 +116,8 @@ def promote(name: str, trial: int | None, storage: Path | None) -> None:
     from sweeps.promotion import promote_sweep, stored_spec
 
     spec = stored_spec(name, storage)
-    with _environment_checked(), Display() as display:
+    _require_ops()
+    with Display() as display:
         promote_sweep(spec, trial, display)
 
 
@@ -133,10 +138,7 @@ def _load(spec: Path) -> Any:
     return load_spec(spec)
 
 
-def _environment_checked() -> Any:
-    from contextlib import nullcontext
-
+def _require_ops() -> None:
     from trainables.environment import require_ops
 
     require_ops()
-    return nullcontext()

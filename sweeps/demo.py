@@ -6,6 +6,7 @@ import shlex
 from typing import Any
 
 from sweeps import work
+from sweeps.connection import tracking_uri
 from sweeps.progress import Display
 from sweeps.promotion import promote_sweep
 from sweeps.runner import run_sweep
@@ -19,14 +20,14 @@ def run_demo() -> None:
     with Display() as display:
         run_sweep(spec, resume=True, display=display)
         promote_sweep(spec, None, display)
-        display.say(f"every trial and step: uv run sweeps ui --tracking-uri {shlex.quote(spec.tracking_uri)}")
+        elsewhere = "" if spec.tracking_uri == tracking_uri() else f" --tracking-uri {shlex.quote(spec.tracking_uri)}"
+        display.say(f"every trial and step, in MLflow: uv run sweeps ui{elsewhere}")
 
 
 def debug_trial(spec: SweepSpec) -> None:
     """Run trial 0 here and print its events."""
-    from trainables.environment import prepare_process, require_ops
+    from trainables.environment import prepare_process
 
-    require_ops()
     prepare_process(spec.resources.cpu)
     from trainables.trial import run_trial
 

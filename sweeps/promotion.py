@@ -14,7 +14,7 @@ from sweeps import work
 from sweeps.cluster import connect
 from sweeps.progress import Display
 from sweeps.recorder import flat_params, now_ms, record_event, scope_tags
-from sweeps.references import Tasks
+from sweeps.references import REFERENCE_METRICS, Tasks
 from sweeps.registry import Registration, champion_name, register
 from sweeps.results import Trial, best_trial, searched, typed_params
 from sweeps.show import result_table
@@ -128,14 +128,16 @@ def _record(
     for seed, events in zip(spec.promotion.seeds, chains, strict=True):
         final, name = work.final(spec, config, seed), f"final-{trial.number}-seed-{seed}"
         tags = {**scope_tags(final), "role": "final", "promoted_trial": trial.trial_id, "split": "test"}
-        tracker.start_trial(name, flat_params(final), tags, now_ms())
+        tracker.start_trial(
+            name, flat_params(final), tags, now_ms(), f"final training of trial {trial.number}, seed {seed}"
+        )
         for event in events:
             record_event(tracker, name, event)
         tracker.end_trial(name, "finished", now_ms())
         run_ids.append(tracker.run_id(name) or sweep_run)
-    for name, scores in rows.items():
-        means = {metric: sum(values) / len(values) for metric, values in scores.items()}
-        tracker.log_reference(f"test/{name}", means, len(spec.scenario.steps) - 1)
+    for row, scores in rows.items():
+        means = {name: sum(scores[name]) / len(scores[name]) for name in REFERENCE_METRICS if name in scores}
+        tracker.log_reference(f"test/{row}", means, len(spec.scenario.steps) - 1)
     checkpoint = _exported(spec, config, runtime)
     reached = rows[BEST][spec.objective]
     score = sum(reached) / len(reached)

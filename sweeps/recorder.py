@@ -44,21 +44,26 @@ def record_event(tracker: Tracker, trial_id: str, event: Mapping[str, Any]) -> N
 
 
 class Recorder(Callback):
-    """Tune's callback. Nothing it does can end the search: the tracker keeps its failures to itself."""
+    """Tune's callback. Nothing it does can end the search: the tracker keeps its failures to itself.
+
+    Attributes:
+        ended: when the search is over, the configuration and verdict of each trial that ended, under whatever driver.
+    """
 
     def __init__(
         self, spec: SweepSpec, base: TrialConfig, tracker: Tracker, display: Display, count: TrialCount
     ) -> None:
         self.spec, self.base, self.tracker, self.display, self.count = spec, base, tracker, display, count
         self.numbers: dict[str, int] = {}
-        self.verdicts: dict[str, Verdict] = {}
+        self.ended: list[tuple[TrialConfig, Verdict]] = []
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Open the trial's run."""
         self.numbers = {known.trial_id: number for number, known in enumerate(trials)}
         config = with_parameters(self.base, trial.config)
-        tags: dict[str, Scalar] = {**scope_tags(config), "role": "search", "number": self.numbers[trial.trial_id]}
-        self.tracker.start_trial(trial.trial_id, flat_params(config), tags, now_ms())
+        number = self.numbers[trial.trial_id]
+        tags: dict[str, Scalar] = {**scope_tags(config), "role": "search", "number": number}
+        self.tracker.start_trial(trial.trial_id, flat_params(config), tags, now_ms(), f"trial {number}")
         self.count.start(trial.trial_id)
         self.display.now(self.count.line())
 
@@ -80,9 +85,10 @@ class Recorder(Callback):
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """Say again how each trial ended, for those that an earlier driver saw end and could not record."""
         for trial in trials:
-            verdict = verdict_of(trial, self.spec.max_progress)
-            self.verdicts[trial.trial_id] = verdict
-            self.tracker.end_trial(trial.trial_id, verdict, now_ms(), _reason(trial))
+            if trial.is_finished() and trial.trial_id not in self.count.running:
+                verdict = verdict_of(trial, self.spec.max_progress)
+                self.ended.append((with_parameters(self.base, trial.config), verdict))
+                self.tracker.end_trial(trial.trial_id, verdict, now_ms(), _reason(trial))
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: a resumed sweep brings its own recorder."""

@@ -13,6 +13,9 @@ from trainables.config import Runtime, TrialConfig
 from trainables.store import PROGRESS_FILE, Store
 from trainables.tune import chain_task, joint_task
 
+REFERENCE_METRICS = ("ap_all", "ap_old", "ap_new", "ap50_all", "ap75_all", "hmean", "forgetting", "omega", "rel_gap")
+"""What the sweep's run tells of its references; everything about them is in the store."""
+
 
 class Tasks:
     """Ray tasks with names, each with the resources of one trial, and a live line of how far they are."""

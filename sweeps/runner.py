@@ -16,19 +16,24 @@ from sweeps.cluster import connect
 from sweeps.connection import TrackingError
 from sweeps.progress import Display, TrialCount
 from sweeps.recorder import Recorder, now_ms, scope_tags
-from sweeps.references import build_references
+from sweeps.references import REFERENCE_METRICS, build_references
 from sweeps.report import write_report
 from sweeps.results import searched
 from sweeps.searcher import IncrementalSearch
 from sweeps.spec import SweepSpec
-from sweeps.tracking import Tracker
+from sweeps.tracking import Tracker, Verdict
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import Splits
-from trainables.errors import CheckpointError, SpecError
+from trainables.errors import CheckpointError, PalimpsestError, SpecError
 from trainables.files import write_json
 from trainables.metrics import summarize
 from trainables.records import known_joint_ap
+from trainables.store import Store
 from trainables.tune import OBJECTIVE, PROGRESS, tune_trial
+
+
+class InterruptionError(PalimpsestError):
+    """A sweep ended before its trials did, by a person's wish."""
 
 
 def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
@@ -39,6 +44,7 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
             that no node has.
         DataError: the data cannot serve it.
         TrackingError: MLflow does not answer.
+        InterruptionError: Ctrl-C or SIGINT; what there is is saved.
     """
     _claim(spec, resume)
     display.now("checking the data")
@@ -54,7 +60,7 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
     at_once = _at_once(spec, ray)
     recorder = Recorder(spec, config, tracker, display, TrialCount(spec.trials, at_once, spec.mode))
     _search(spec, config, work.runtime(spec, splits, report_at=rungs(spec)), recorder, at_once)
-    _finish(spec, tracker, recorder, display)
+    _finish(spec, tracker, recorder, Store(work.store_folder(spec)), display)
 
 
 def _references(
@@ -65,26 +71,35 @@ def _references(
     for name, events in chains.items():
         for event in events:
             if "classes" in event:
-                tracker.log_reference(name, event["metrics"], event["step"])
+                told = {metric: event["metrics"][metric] for metric in REFERENCE_METRICS if metric in event["metrics"]}
+                tracker.log_reference(name, told, event["step"])
     for step, scores in enumerate(joint_scores(config, runtime)):
         tracker.log_reference("joint", scores, step)
 
 
-def _finish(spec: SweepSpec, tracker: Tracker, recorder: Recorder, display: Display) -> None:
-    verdicts = Counter(recorder.verdicts.values())
+def _finish(spec: SweepSpec, tracker: Tracker, recorder: Recorder, store: Store, display: Display) -> None:
+    for config, _ in recorder.ended:
+        for step in range(1, len(config.scenario.steps)):
+            store.discard("steps", config.step_identity(step))  # the state of a trial that was stopped
+    verdicts = Counter(verdict for _, verdict in recorder.ended)
     counts = {f"trials_{verdict}": float(verdicts[verdict]) for verdict in ("finished", "stopped", "failed")}
-    tracker.end_sweep("finished" if verdicts["finished"] else "failed", counts | hours(spec), now_ms())
+    interrupted = len(recorder.ended) < spec.trials
+    verdict: Verdict = "stopped" if interrupted else "finished" if verdicts["finished"] else "failed"
+    tracker.end_sweep(verdict, counts | hours(spec), now_ms())
     try:
         tracker.log_text(write_report(spec, searched(spec.tracking_uri, spec.name)), "report.html")
     except TrackingError as error:
         display.say(f"no report: {error}")
     display.say(f"{spec.name}: {', '.join(f'{number} {verdict}' for verdict, number in sorted(verdicts.items()))}")
+    if interrupted:
+        done = f"{len(recorder.ended)} of {spec.trials} trials done; go on with `sweeps run FILE --resume`"
+        raise InterruptionError(spec.name, [f"interrupted with {done}"])
 
 
 def joint_scores(config: TrialConfig, runtime: Runtime) -> list[dict[str, float]]:
     """AP of the reference of each step, all, old and new classes."""
     joint = known_joint_ap(config, runtime)
-    keep = ("ap_all", "ap_old", "ap_new", "ap50_all", "ap75_all")
+    keep = REFERENCE_METRICS[:5]
     return [{name: row[name] for name in keep} for row in summarize(joint, config.scenario.class_step)]
 
 

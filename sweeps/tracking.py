@@ -101,10 +101,15 @@ class Tracker:
 
     @_event
     def start_trial(
-        self, trial_id: str, params: Mapping[str, Scalar], tags: Mapping[str, Scalar], timestamp_ms: int
+        self,
+        trial_id: str,
+        params: Mapping[str, Scalar],
+        tags: Mapping[str, Scalar],
+        timestamp_ms: int,
+        name: str = "",
     ) -> None:
-        """Open a trial's run. `params` (flat) are written once; a param cannot change."""
-        run = self._open(("trial", trial_id, ""), trial_id, timestamp_ms, tags)
+        """Open a trial's run, called `name`. `params` (flat) are written once; a param cannot change."""
+        run = self._open(("trial", trial_id, ""), name or trial_id, timestamp_ms, tags)
         self._batch(run, params={name: value for name, value in params.items() if name not in run.params})
 
     @_event
@@ -142,7 +147,7 @@ class Tracker:
         trial = self._run("trial", trial_id)
         scope = {name: trial.tags[name] for name in SCOPE_TAGS if name in trial.tags}
         key = ("step", trial_id, str(step))
-        run = self._known.get(key) or self._open(key, f"{trial_id} step {step}", timestamp_ms, scope)
+        run = self._known.get(key) or self._open(key, f"step {step + 1}", timestamp_ms, scope)
         at_ms = timestamp_ms if run.status == "FINISHED" else run.start_ms
         news = {name: value for name, value in _finite(metrics).items() if run.metrics.get(name) != value}
         if run.status == "FINISHED" and not news:

@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,10 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def fit(model: IncrementalDetector, dataset: BaseDataset, plan: Plan, state: Path, after_epoch: AfterEpoch) -> None:
-    """Train `model` in place.
+def fit(
+    model: IncrementalDetector, dataset: BaseDataset, plan: Plan, state: Path, after_epoch: AfterEpoch
+) -> dict[str, float]:
+    """Train `model` in place; `iters`, the step's iterations, and `it_per_s`, the speed of those trained now.
 
     Args:
         state: file with the state after the last finished epoch; training goes on from it where it exists.
@@ -75,6 +78,7 @@ def fit(model: IncrementalDetector, dataset: BaseDataset, plan: Plan, state: Pat
     name = f"palimpsest-{os.getpid()}-{next(_run_number)}"
     loader = _loader(dataset, plan)
     averaging = [AverageHook(plan.ema_momentum)] if plan.ema_momentum else []
+    resuming = StateHook(state, after_epoch, *averaging)
     with tempfile.TemporaryDirectory(prefix=name) as folder:
         runner = _QuietRunner(
             model=model,
@@ -85,11 +89,12 @@ def fit(model: IncrementalDetector, dataset: BaseDataset, plan: Plan, state: Pat
             optim_wrapper=_optim_wrapper(plan),
             param_scheduler=_schedule(plan, len(loader)),
             default_hooks={"timer": None, "logger": None, "checkpoint": None},
-            custom_hooks=[*averaging, StateHook(state, after_epoch, *averaging)],
+            custom_hooks=[*averaging, resuming],
             randomness={"seed": plan.seed},
             log_level="ERROR",
             default_scope="mmdet",
         )
+        begin = time.perf_counter()
         try:
             runner.train()
         except TrainingError as error:
@@ -97,6 +102,8 @@ def fit(model: IncrementalDetector, dataset: BaseDataset, plan: Plan, state: Pat
         finally:
             for singleton in (MMLogger, MessageHub, Visualizer):
                 singleton._instance_dict.pop(name, None)
+    iters = float(runner.iter)
+    return {"iters": iters, "it_per_s": (iters - resuming.first_iter) / (time.perf_counter() - begin)}
 
 
 class _QuietRunner(Runner):

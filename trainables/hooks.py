@@ -57,6 +57,7 @@ class StateHook(Hook):
         self.state = state
         self.after_epoch = after_epoch
         self.averaging = averaging
+        self.first_iter = 0
         self.recent: defaultdict[str, deque[torch.Tensor]] = defaultdict(lambda: deque(maxlen=50))
 
     def before_train(self, runner: Runner) -> None:
@@ -110,6 +111,7 @@ class StateHook(Hook):
         for scheduler, values in zip(runner.param_schedulers, saved["schedulers"], strict=True):
             scheduler.load_state_dict(values)
         runner.train_loop._epoch, runner.train_loop._iter = saved["epoch"], saved["iter"]
+        self.first_iter = saved["iter"]
         _set_random_state(saved["random"])
 
 

@@ -137,7 +137,7 @@ def _train(
 
     begin = time.perf_counter()
     try:
-        engine.fit(model, dataset, plan, state, epoch_done)
+        speed = engine.fit(model, dataset, plan, state, epoch_done)
     except TrainingError as error:
         raise TrainingError(f"step {step + 1}, {error.subject}", error.problems) from None
     facts = {
@@ -148,6 +148,7 @@ def _train(
         "batch_total": float(plan.batch_size),
         "peak_memory_mb": _peak_memory_mb(config.device),
         **_parameter_counts(model),
+        **speed,
         **losses,
     }
     return model, facts
@@ -193,7 +194,7 @@ def _plan(config: TrialConfig, runtime: Runtime, step: int) -> engine.Plan:
 
 
 def _seed(config: TrialConfig, step: int) -> int:
-    return (config.seed if step else config.base_seed) * 1000 + step
+    return ((config.seed if step else config.base_seed) * 1000 + step) % 2**32  # what NumPy takes
 
 
 def _parameter_counts(model: IncrementalDetector) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,9 @@ class Store:
                     aside.mkdir()
                     build(aside)
                     write_json(aside / "identity.json", identity)
-                _remove(self.partial(kind, identity))
+                self.discard(kind, identity)
         return path
 
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
+    def discard(self, kind: str, identity: Mapping[str, Any]) -> None:
+        """Remove the state of an unfinished build."""
+        shutil.rmtree(self.partial(kind, identity), ignore_errors=True)
