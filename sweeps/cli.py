@@ -47,9 +47,10 @@ def demo() -> None:
 @SPEC
 def data(spec: Path) -> None:
     """Prepare and check the data of a sweep; show what each step sees."""
+    loaded = _load(spec)
     from sweeps.show import show_data
 
-    show_data(_load(spec))
+    show_data(loaded)
 
 
 @_verb("check", "sweeps check sweeps/configs/erd_digits.yaml")
@@ -83,11 +84,11 @@ def debug(spec: Path) -> None:
 @click.option("--resume", is_flag=True, help="Go on with an interrupted sweep; start it if it never was.")
 def run(spec: Path, resume: bool) -> None:
     """Run a sweep: references, then trials, every step recorded in MLflow."""
+    loaded = _load(spec)
+    _require_ops()
     from sweeps.progress import Display
     from sweeps.runner import run_sweep
 
-    loaded = _load(spec)
-    _require_ops()
     with Display() as display:
         run_sweep(loaded, resume, display)
     click.echo(f"next: sweeps show {loaded.name}; sweeps promote {loaded.name}; sweeps ui")
@@ -112,11 +113,13 @@ def show(name: str, tracking_uri: str | None) -> None:
 )
 def promote(name: str, trial: int | None, storage: Path | None) -> None:
     """Train the best configuration finally, report it on the test split, register it as champion if it is better."""
-    from sweeps.progress import Display
-    from sweeps.promotion import promote_sweep, stored_spec
+    from sweeps.spec import stored_spec
 
     spec = stored_spec(name, storage)
     _require_ops()
+    from sweeps.progress import Display
+    from sweeps.promotion import promote_sweep
+
     with Display() as display:
         promote_sweep(spec, trial, display)
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +15,9 @@ from sweeps.references import REFERENCE_METRICS, Tasks
 from sweeps.registry import Registration, champion_name, register
 from sweeps.results import Trial, best_trial, searched, typed_params
 from sweeps.show import result_table
-from sweeps.spec import SweepSpec, parse_spec
+from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker
 from trainables.config import Runtime, TrialConfig
-from trainables.errors import SpecError
 from trainables.records import chain_metrics, known_joint_ap, known_score
 from trainables.store import Store
 from trainables.tune import chain_task, export_task, joint_task
@@ -31,22 +27,6 @@ Scores = dict[str, list[float]]
 """Metrics at the end of the chain by name, one value a seed."""
 
 BEST = "best found"
-
-
-def stored_spec(name: str, storage: Path | None = None) -> SweepSpec:
-    """The spec that a sweep was started with.
-
-    Raises:
-        SpecError: no such sweep in the storage.
-    """
-    root = storage or Path(os.environ.get("PALIMPSEST_STORAGE") or "runs")
-    path = root / "sweeps" / name / "spec.json"
-    if not path.exists():
-        there = ", ".join(sorted(found.parent.name for found in root.glob("sweeps/*/spec.json"))) or "none"
-        raise SpecError(name, [f"there is no such sweep in {root}; available: {there}"])
-    record, root = json.loads(path.read_text()), root.resolve()
-    with contextlib.chdir(record["started_in"]):  # what the file names relative to it
-        return replace(parse_spec(record["text"], name), storage=root)
 
 
 def promote_sweep(spec: SweepSpec, number: int | None, display: Display) -> Registration:
@@ -85,7 +65,7 @@ def _train(
     joints = [tasks.submit(f"joint {step + 1}", joint_task, any_config, runtime, step) for step in range(last + 1)]
     for name, chains in finals.items():
         for seed, config in zip(seeds, chains, strict=True):
-            tasks.submit(f"{name}, seed {seed}", chain_task, config, runtime, *joints)
+            tasks.submit(f"{name}, seed {seed}", chain_task, config, runtime, *joints, optional=name != BEST)
     store = Store(runtime.store)
     under_way = {
         f"{name}, seed {config.seed}": store.partial("steps", config.step_identity(last))
@@ -93,7 +73,8 @@ def _train(
         for config in chains
     }
     results = tasks.results(under_way)
-    return {name: [results[f"{name}, seed {seed}"] for seed in seeds] for name in configs}
+    keys = {name: [f"{name}, seed {seed}" for seed in seeds] for name in configs}
+    return {name: [results[key] for key in own] for name, own in keys.items() if results.keys() >= set(own)}
 
 
 def _scores(chains: Sequence[Events]) -> Scores:

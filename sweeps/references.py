@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeps.progress import Display
+from ray.exceptions import RayTaskError
+
+from sweeps.progress import Display, duration
 from sweeps.spec import SweepSpec
 from trainables.config import Runtime, TrialConfig
 from trainables.store import PROGRESS_FILE, Store
@@ -24,22 +26,34 @@ class Tasks:
         self._ray, self._display = ray, display
         self._options = {"num_cpus": spec.resources.cpu, "num_gpus": spec.resources.gpu, "max_retries": 2}
         self._names: dict[Any, str] = {}
+        self._optional: set[str] = set()
 
-    def submit(self, name: str, function: Any, *arguments: Any) -> Any:
-        """Start `function(*arguments)` as soon as resources and the tasks among its arguments are there."""
+    def submit(self, name: str, function: Any, *arguments: Any, optional: bool = False) -> Any:
+        """Start `function(*arguments)` as soon as resources and the tasks among its arguments are there.
+
+        Args:
+            optional: the others can do without its result.
+        """
         reference = self._ray.remote(**self._options)(function).remote(*arguments)
         self._names[reference] = name
+        if optional:
+            self._optional.add(name)
         return reference
 
     def results(self, steps_under_way: Mapping[str, Path]) -> dict[str, Any]:
-        """The result of every task by name; the first error of a task ends the wait."""
+        """The result of every task by name; an optional task that failed has none, the error of another is raised."""
         waiting, results = list(self._names), {}
         while waiting:
             done, waiting = self._ray.wait(waiting, timeout=1.0)
             for reference in done:
                 name = self._names[reference]
-                results[name] = self._ray.get(reference)
-                self._display.say(f"reference {name}: done")
+                try:
+                    results[name] = self._ray.get(reference)
+                    self._display.say(f"reference {name}: done")
+                except RayTaskError as error:
+                    if name not in self._optional:
+                        raise error.cause from None
+                    self._display.say(f"reference {name}: failed, {error.cause}")
             self._display.now(f"references: {len(results)} of {len(self._names)} done{_under_way(steps_under_way)}")
         return results
 
@@ -51,7 +65,7 @@ def _under_way(steps: Mapping[str, Path]) -> str:
             progress = json.loads((folder / PROGRESS_FILE).read_text())
         except (OSError, ValueError):
             continue
-        lines.append(f"{name} {progress['done']}/{progress['of']} epochs")
+        lines.append(f"{name} {progress['done']}/{progress['of']} epochs, {duration(progress['left_s'])} left")
     return f"; {', '.join(lines)}" if lines else ""
 
 
@@ -73,7 +87,7 @@ def build_references(
     base = tasks.submit("base step", joint_task, config, runtime, 0)
     joints = [tasks.submit(joint_name(step, last), joint_task, config, runtime, step) for step in range(1, last + 1)]
     for name, other in others.items():
-        tasks.submit(name, chain_task, other, runtime, base, *joints)
+        tasks.submit(name, chain_task, other, runtime, base, *joints, optional=True)
     store = Store(runtime.store)
     steps = {
         joint_name(step, last): store.partial("steps", config.joint(step).step_identity(0))
@@ -82,7 +96,7 @@ def build_references(
     steps["base step"] = store.partial("steps", config.step_identity(0))
     steps |= {name: store.partial("steps", other.step_identity(last)) for name, other in others.items()}
     results = tasks.results(steps)
-    return {name: results[name] for name in others}
+    return {name: results[name] for name in others if name in results}
 
 
 def joint_name(step: int, last: int) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from search_spaces.distributions import Distribution, Scalar
@@ -19,7 +21,7 @@ from trainables.files import digest
 from trainables.metrics import DIRECTIONS
 from trainables.scenarios import Scenario
 
-__all__ = ["CONFIGS", "SweepSpec", "load_spec", "parse_spec", "preset_values", "tracking_uri"]
+__all__ = ["CONFIGS", "SweepSpec", "load_spec", "parse_spec", "preset_values", "stored_spec", "tracking_uri"]
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -124,6 +126,22 @@ def parse_spec(text: str, origin: str) -> SweepSpec:
     if problems:
         raise SpecError(origin, problems)
     return _resolved(SweepFile.model_validate(content), text)
+
+
+def stored_spec(name: str, storage: Path | None = None) -> SweepSpec:
+    """The spec that a sweep was started with.
+
+    Raises:
+        SpecError: no such sweep in the storage.
+    """
+    root = storage or Path(os.environ.get("PALIMPSEST_STORAGE") or "runs")
+    path = root / "sweeps" / name / "spec.json"
+    if not path.exists():
+        there = ", ".join(sorted(found.parent.name for found in root.glob("sweeps/*/spec.json"))) or "none"
+        raise SpecError(name, [f"there is no such sweep in {root}; available: {there}"])
+    record, root = json.loads(path.read_text()), root.resolve()
+    with contextlib.chdir(record["started_in"]):  # what the file names relative to it
+        return replace(parse_spec(record["text"], name), storage=root)
 
 
 def _resolved(file: SweepFile, text: str) -> SweepSpec:

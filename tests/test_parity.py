@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +17,13 @@ ORACLES = CHECKOUT.parent / "shared" / "oracles" / "public"
 
 
 @pytest.mark.skipif(not ORACLES.is_dir(), reason="no oracle files beside this checkout")
-def test_every_oracle_file_passes_or_is_not_built_yet() -> None:
-    command = [sys.executable, "-m", "tests.parity", str(ORACLES)]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    *lines, count = done.stdout.splitlines()
-    assert len(lines) == len(list(ORACLES.glob("*.npz"))) > 0
+def test_every_oracle_file_passes_or_is_not_built_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(ORACLES)
+    *verdicts, count = lines(capsys)
+    assert status == 0, verdicts
+    assert len(verdicts) == len(list(ORACLES.glob("*.npz"))) > 0
     assert " 0 failed, " in count
-    assert all(" pass " in line for line in lines if line.startswith(tuple(checkers.CHECKERS)))
+    assert all(" pass " in line for line in verdicts if line.startswith(tuple(checkers.CHECKERS)))
 
 
 @pytest.fixture

@@ -128,10 +128,13 @@ def _train(
     model = _model(config, step, previous).to(config.device)
     plan = _plan(config, runtime, step)
     losses: dict[str, float] = {}
+    first: dict[str, int] = {}  # the epoch that this process began with
 
     def epoch_done(detector: BaseDetector, epoch: int, recent: dict[str, float]) -> None:
         losses.update(recent)
-        write_json(state.with_name(PROGRESS_FILE), {"done": epoch, "of": plan.epochs})
+        first.setdefault("epoch", epoch - 1)
+        left = (plan.epochs - epoch) * (time.perf_counter() - begin) / (epoch - first["epoch"])
+        write_json(state.with_name(PROGRESS_FILE), {"done": epoch, "of": plan.epochs, "left_s": left})
         if after_epoch is not None and epoch < plan.epochs:
             after_epoch(detector, epoch, recent)
 

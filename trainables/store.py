@@ -12,7 +12,7 @@ from filelock import FileLock
 from trainables.files import digest, write_json, written_whole
 
 PROGRESS_FILE = "progress.json"
-"""In the partial folder of a step under way: epochs `done`, `of` how many."""
+"""In the partial folder of a step under way: epochs `done`, `of` how many, seconds `left_s`."""
 
 
 class Store:

@@ -211,6 +211,7 @@ def test_a_restore_lets_known_results_pass_and_fails_what_nobody_runs(tmp_path: 
     assert [trial.value for trial in trials] == [0.4, 0.5, 0.4, None, 0.6]
 
 
+@pytest.mark.smoke
 def test_another_process_goes_on_with_it(tmp_path: Path) -> None:
     spec = interrupted(tmp_path)
     code = f"""

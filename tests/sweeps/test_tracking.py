@@ -270,6 +270,7 @@ def test_a_deleted_experiment_is_refused(uri: str) -> None:
         Tracker(uri, "s")
 
 
+@pytest.mark.smoke
 def test_a_first_start_creates_the_database_without_a_word(tmp_path: Path) -> None:
     code = f"from sweeps.tracking import Tracker; Tracker('sqlite:///{tmp_path}/new/mlflow.db', 's')"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)

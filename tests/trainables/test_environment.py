@@ -24,6 +24,7 @@ def test_this_installation_can_train() -> None:
     require_ops()
 
 
+@pytest.mark.smoke
 def test_missing_operations_are_told_in_one_line_with_the_remedy() -> None:
     call = [sys.executable, "-c", WITHOUT_OPS]
     (line,) = subprocess.run(call, check=True, capture_output=True, text=True).stdout.splitlines()

@@ -41,6 +41,7 @@ def test_files_lie_where_the_docstring_says_and_pass_the_check(splits: Splits) -
     require_classes(read(splits.train.annotations), named_scenario("digits/5+5"))
 
 
+@pytest.mark.smoke
 def test_the_same_seed_gives_the_same_bytes_in_another_process(splits: Splits, tmp_path: Path) -> None:
     code = f"from pathlib import Path; from trainables.datasets.digits import write; write(Path('other'), {SIZES}, 3)"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env={"PYTHONPATH": str(Path.cwd())})
