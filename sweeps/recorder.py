@@ -48,6 +48,7 @@ class Recorder(Callback):
 
     Attributes:
         ended: when the search is over, the configuration and verdict of each trial that ended, under whatever driver.
+        spent_s: then, the seconds that these trials took together.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Recorder(Callback):
     ) -> None:
         self.spec, self.base, self.tracker, self.display, self.count = spec, base, tracker, display, count
         self.numbers: dict[str, int] = {}
+        self.spent_s = 0.0
         self.ended: list[tuple[TrialConfig, Verdict]] = []
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -87,6 +89,7 @@ class Recorder(Callback):
         for trial in trials:
             if trial.is_finished() and trial.trial_id not in self.count.running:
                 verdict = verdict_of(trial, self.spec.max_progress)
+                self.spent_s += (trial.last_result or {}).get("time_total_s", 0.0)
                 self.ended.append((with_parameters(self.base, trial.config), verdict))
                 self.tracker.end_trial(trial.trial_id, verdict, now_ms(), _reason(trial))
 

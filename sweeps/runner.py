@@ -85,7 +85,7 @@ def _finish(spec: SweepSpec, tracker: Tracker, recorder: Recorder, store: Store,
     counts = {f"trials_{verdict}": float(verdicts[verdict]) for verdict in ("finished", "stopped", "failed")}
     interrupted = len(recorder.ended) < spec.trials
     verdict: Verdict = "stopped" if interrupted else "finished" if verdicts["finished"] else "failed"
-    tracker.end_sweep(verdict, counts | hours(spec), now_ms())
+    tracker.end_sweep(verdict, counts | hours(spec, recorder.spent_s), now_ms())
     try:
         tracker.log_text(write_report(spec, searched(spec.tracking_uri, spec.name)), "report.html")
     except TrackingError as error:
@@ -212,17 +212,16 @@ def check_state(experiment: Path) -> None:
         raise CheckpointError(str(newest), [f"is torn ({error}); delete it to go on from the state before"]) from error
 
 
-def hours(spec: SweepSpec) -> dict[str, float]:
-    """Core-hours and GPU-hours that the trials spent, and saved because a step was in the store already."""
-    spent = saved = 0.0
-    for path in (spec.folder / "trials").glob("*/events.json"):
-        for event in json.loads(path.read_text()):
-            facts = event.get("facts", {})
-            spent += facts.get("time_train_s", 0.0) + facts.get("time_eval_s", 0.0)
-            saved += facts.get("time_saved_s", 0.0)
+def hours(spec: SweepSpec, spent_s: float) -> dict[str, float]:
+    """Core-hours and GPU-hours of the trials: spent, and saved because a step was in the store already.
+
+    Args:
+        spent_s: seconds of all trials together, also of those that were stopped.
+    """
+    events = [json.loads(path.read_text()) for path in (spec.folder / "trials").glob("*/events.json")]
+    saved_s = sum(event.get("facts", {}).get("time_saved_s", 0.0) for trial in events for event in trial)
     return {
-        "core_hours_spent": spent * spec.resources.cpu / 3600,
-        "core_hours_saved": saved * spec.resources.cpu / 3600,
-        "gpu_hours_spent": spent * spec.resources.gpu / 3600,
-        "gpu_hours_saved": saved * spec.resources.gpu / 3600,
+        f"{unit}_hours_{what}": seconds * amount / 3600
+        for unit, amount in (("core", spec.resources.cpu), ("gpu", spec.resources.gpu))
+        for what, seconds in (("spent", spent_s), ("saved", saved_s))
     }
