@@ -19,6 +19,7 @@ from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker
 from trainables.config import Runtime, TrialConfig
 from trainables.records import chain_metrics, known_joint_ap, known_score
+from trainables.scenarios import NAMED
 from trainables.store import Store
 from trainables.tune import chain_task, export_task, joint_task
 
@@ -126,6 +127,7 @@ def _record(
         **scope_tags(config),
         "config_id": work.final(spec, config, spec.promotion.seeds[0]).config_id,
         "sweep": spec.name,
+        "test_data": runtime.scored.digest,
     }
     name = champion_name(_scenario_name(spec), spec.detector)
     sign = 1 if spec.mode == "max" else -1
@@ -146,8 +148,8 @@ def _exported(spec: SweepSpec, config: TrialConfig, runtime: Runtime) -> Path:
 
 
 def _scenario_name(spec: SweepSpec) -> str:
-    named = "/" in spec.scenario.name
-    return spec.scenario.name if named else f"{spec.scenario.name}-{spec.scenario.digest[:8]}"
+    name, _, _ = spec.scenario.name.partition("@")
+    return spec.scenario.name if name in NAMED else f"{spec.scenario.name}-{spec.scenario.digest[:8]}"
 
 
 def _print(spec: SweepSpec, rows: Mapping[str, Scores], registration: Registration, display: Display) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 FOLDER = "checkpoint"  # of the final run's artifacts
+SCORED_BY = ("metric", "test_data")  # scores are compared only if these tags agree
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def register(
         name: see `champion_name`.
         run_id: of the final run; the checkpoint becomes its artifact.
         checkpoint: the exported file. `models:/<name>@champion` then leads to the folder that holds it.
-        tags: provenance: `config_id`, `scenario`, `detector`, `method`, `sweep`.
-        score: by `metric`; higher is better. Scores by different metrics are never compared.
+        tags: provenance: `config_id`, `scenario`, `detector`, `method`, `sweep`, `test_data` (of the annotations).
+        score: by `metric`; higher is better. Scores by different metrics or on different data are never compared.
         metric: such as `ap_all`.
 
     Raises:
@@ -97,7 +98,7 @@ def register(
     def write() -> Registration:
         version = _version_of(client, name, run_id) or _new_version(client, name, run_id, checkpoint, texts)
         champion = _champion(client, name)
-        decision = _against(champion, version, score, metric)
+        decision = _against(champion, version, score)
         if decision:
             client.set_registered_model_alias(name, CHAMPION, version.version)
         return Registration(name, str(version.version), decision)
@@ -105,15 +106,16 @@ def register(
     return answered(uri, write)
 
 
-def _against(champion: ModelVersion | None, candidate: ModelVersion, score: float, metric: str) -> Decision:
+def _against(champion: ModelVersion | None, candidate: ModelVersion, score: float) -> Decision:
     if champion is None:
         return decide(None, score)
     if champion.version == candidate.version:
         return Decision(False, f"version {candidate.version} is the champion already")
-    if champion.tags.get("metric") != metric or "score" not in champion.tags:
-        other = champion.tags.get("metric", "no metric")
-        why = f"version {champion.version} is champion by {other!r}, which cannot be compared with {metric!r}"
-        return Decision(False, f"{why}; remove its alias to replace it")
+    for tag in SCORED_BY:
+        ours, theirs = candidate.tags.get(tag), champion.tags.get(tag)
+        if ours != theirs or "score" not in champion.tags:
+            why = f"version {champion.version} is champion by {tag} {theirs!r}, which cannot be compared with {ours!r}"
+            return Decision(False, f"{why}; remove its alias to replace it")
     return decide(float(champion.tags["score"]), score)
 
 

@@ -30,7 +30,7 @@ CATEGORIES = [{"id": 44, "name": "bottle"}, {"id": 1, "name": "person"}, {"id": 
 def write_coco(root: Path) -> None:
     """Official layout: annotations/instances_{train,val}2017.json and the images beside."""
     rng = np.random.default_rng(0)
-    for part, count in (("train2017", 8), ("val2017", 2)):
+    for part, count in (("train2017", 3), ("val2017", 1)):
         images, annotations = [], []
         for number in range(1, count + 1):
             height, width = ((48, 64), (64, 48))[number % 2]
@@ -56,7 +56,7 @@ def test_two_steps_of_gfl_r18_with_a_pretrained_backbone(tmp_path: Path) -> None
     torch.save(
         backbone | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, tmp_path / "resnet18.pth"
     )
-    splits = prepare(DataConfig(kind="coco", root=str(tmp_path / "coco"), num_tune=2), tmp_path / "data")
+    splits = prepare(DataConfig(kind="coco", root=str(tmp_path / "coco"), num_tune=1), tmp_path / "data")
     config = TrialConfig(
         scenario=custom_scenario([["person", "bottle"], ["cat"]]),
         data=splits.train.digest,

@@ -27,10 +27,10 @@ def final_run(uri: str) -> str:
 def promote(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Promote:
     monkeypatch.chdir(tmp_path)  # the default artifact root is relative
 
-    def promote(score: float, *, run_id: str = "", metric: str = "ap_all") -> Registration:
+    def promote(score: float, *, run_id: str = "", metric: str = "ap_all", data: str = "d1") -> Registration:
         checkpoint = tmp_path / f"student_{score}.pth"
         checkpoint.write_text(f"weights of {score}")
-        tags = {"config_id": "0123", "method": "erd"}
+        tags = {"config_id": "0123", "method": "erd", "test_data": data}
         return register(uri, NAME, run_id or final_run(uri), checkpoint, tags, score, metric)
 
     return promote
@@ -71,7 +71,8 @@ def test_the_first_model_becomes_the_champion_and_can_be_downloaded(
     assert registration.decision
     version = connect(uri).get_model_version_by_alias(NAME, "champion")
     assert str(version.version) == registration.version
-    assert version.tags == {"config_id": "0123", "method": "erd", "metric": "ap_all", "score": "0.4"}
+    told = {"config_id": "0123", "method": "erd", "test_data": "d1", "metric": "ap_all", "score": "0.4"}
+    assert version.tags == told
     assert champion_file(uri, monkeypatch).read_text() == "weights of 0.4"
 
 
@@ -90,11 +91,16 @@ def test_a_worse_model_is_kept_but_not_as_champion(promote: Promote, uri: str, m
     assert champion_file(uri, monkeypatch).name == "student_0.4.pth"
 
 
-def test_scores_by_different_metrics_are_not_compared(promote: Promote, uri: str) -> None:
+@pytest.mark.parametrize(
+    ("other", "reason"), [({"metric": "omega"}, "metric 'ap_all'"), ({"data": "d2"}, "test_data 'd1'")]
+)
+def test_scores_by_other_metrics_or_on_other_data_are_not_compared(
+    promote: Promote, uri: str, other: dict[str, str], reason: str
+) -> None:
     first = promote(0.4)
-    second = promote(0.9, metric="omega")
+    second = promote(0.9, **other)
     assert not second.decision
-    assert "'ap_all'" in second.decision.reason
+    assert reason in second.decision.reason
     assert str(connect(uri).get_model_version_by_alias(NAME, "champion").version) == first.version
 
 
