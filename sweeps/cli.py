@@ -107,11 +107,11 @@ def show(name: str, tracking_uri: str | None) -> None:
 
 @_verb("promote", "sweeps promote erd_digits --trial 3")
 @click.argument("name")
-@click.option("--trial", type=int, help="Number of the trial; default: the best by the sweep's objective.")
+@click.option("--trial", help="Number or id of the trial; default: the best by the sweep's objective.")
 @click.option(
     "--storage", type=click.Path(path_type=Path), help="The sweep's storage; default: PALIMPSEST_STORAGE, else runs"
 )
-def promote(name: str, trial: int | None, storage: Path | None) -> None:
+def promote(name: str, trial: str | None, storage: Path | None) -> None:
     """Train the best configuration finally, report it on the test split, register it as champion if it is better."""
     from sweeps.spec import stored_spec
 

@@ -30,16 +30,16 @@ Scores = dict[str, list[float]]
 BEST = "best found"
 
 
-def promote_sweep(spec: SweepSpec, number: int | None, display: Display) -> Registration:
+def promote_sweep(spec: SweepSpec, which: str | None, display: Display) -> Registration:
     """Train the best configuration with every seed, score it beside its references on the test split, register it.
 
     Args:
-        number: of the trial to promote; None for the best by the spec's objective.
+        which: number or id of the trial to promote; None for the best by the spec's objective.
 
     Raises:
         SpecError: no finished trial to promote.
     """
-    trial = best_trial(spec, searched(spec.tracking_uri, spec.name), number)
+    trial = best_trial(spec, searched(spec.tracking_uri, spec.name), which)
     display.say(
         f"promoting trial {trial.number}, {spec.objective} {100 * trial.ap[spec.objective]:.1f} on the tune split"
     )

@@ -72,18 +72,18 @@ def _inside_a_step(metrics: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def best_trial(spec: SweepSpec, found: list[Trial], number: int | None = None) -> Trial:
-    """The finished trial that is best by the spec's objective, or the one with `number`.
+def best_trial(spec: SweepSpec, found: list[Trial], which: str | None = None) -> Trial:
+    """The finished trial that is best by the spec's objective, or the one with the number or id `which`.
 
     Raises:
         SpecError: no such finished trial.
     """
     finished = [trial for trial in found if trial.state == "finished" and spec.objective in trial.ap]
-    if number is not None:
-        chosen = [trial for trial in finished if trial.number == number]
+    if which is not None:
+        chosen = [trial for trial in finished if which in (str(trial.number), trial.trial_id)]
         if not chosen:
             there = ", ".join(str(trial.number) for trial in finished) or "none"
-            raise SpecError(spec.name, [f"trial {number} has not finished; finished trials: {there}"])
+            raise SpecError(spec.name, [f"trial {which} has not finished; finished trials: {there}"])
         return chosen[0]
     if not finished:
         raise SpecError(spec.name, [f"no trial has finished with {spec.objective}; go on with `sweeps run --resume`"])

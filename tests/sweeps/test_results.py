@@ -88,10 +88,10 @@ def test_the_best_trial_is_finished_and_of_equal_ones_the_first(objective: str, 
 
 
 def test_a_trial_can_be_asked_for(tmp_path: Path) -> None:
-    assert best_trial(spec_of(), FOUND, 0).number == 0
+    assert best_trial(spec_of(), FOUND, "0").number == 0
     for number in (3, 4, 5, 99):
         with pytest.raises(SpecError, match=f"trial {number} has not finished; finished trials: 0, 1, 2"):
-            best_trial(spec_of(), FOUND, number)
+            best_trial(spec_of(), FOUND, str(number))
 
 
 def test_without_a_finished_trial_there_is_no_best() -> None:
