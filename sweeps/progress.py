@@ -50,7 +50,7 @@ class TrialCount:
         self.total, self.at_once, self.mode = total, at_once, mode
         self.ended: dict[str, str] = {}
         self.running: dict[str, float] = {}
-        self.spent = 0.0
+        self.times: list[float] = []
         self.best: tuple[float, str] | None = None
 
     def start(self, trial_id: str) -> None:
@@ -58,9 +58,9 @@ class TrialCount:
         self.running.setdefault(trial_id, time.monotonic())
 
     def end(self, trial_id: str, verdict: str, value: float, label: str) -> None:
-        """A trial ended as `finished`, `stopped` or `failed`, with the objective's value."""
-        began = self.running.pop(trial_id, None)
-        self.spent += time.monotonic() - began if began is not None else 0.0
+        """A trial ended, now or under an earlier driver, with the objective's value."""
+        if (began := self.running.pop(trial_id, None)) is not None:
+            self.times.append(self._age(began))
         self.ended[trial_id] = verdict
         better = self.best is None or (value > self.best[0]) == (self.mode == "max")
         if verdict == "finished" and better and value == value:
@@ -72,9 +72,9 @@ class TrialCount:
         parts = [f"{done}/{self.total} done", f"{len(self.running)} running"]
         if self.best:
             parts.append(f"best {100 * self.best[0]:.1f} ({self.best[1]})")
-        if done and done < self.total:
-            mean = self.spent / done
-            left = (self.total - done) * mean / self.at_once - sum(map(self._age, self.running.values())) / self.at_once
+        if self.times and done < self.total:
+            mean = sum(self.times) / len(self.times)
+            left = ((self.total - done) * mean - sum(map(self._age, self.running.values()))) / self.at_once
             parts.append(f"{duration(max(left, 0))} left")
         return ", ".join(parts)
 

@@ -62,6 +62,9 @@ class Recorder(Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Open the trial's run."""
         self.numbers = {known.trial_id: number for number, known in enumerate(trials)}
+        for known in trials:
+            if known.is_finished() and known.trial_id not in self.count.ended:
+                self._count(known, verdict_of(known, self.spec.max_progress))
         config = with_parameters(self.base, trial.config)
         number = self.numbers[trial.trial_id]
         tags: dict[str, Scalar] = {**scope_tags(config), "role": "search", "number": number}
@@ -98,14 +101,18 @@ class Recorder(Callback):
         return {}
 
     def _end(self, trial: Trial, verdict: Verdict) -> None:
-        result = trial.last_result or {}
-        value, label = float(result.get(OBJECTIVE, math.nan)), f"trial {self.numbers[trial.trial_id]}"
-        reason = _reason(trial)
+        reason, result = _reason(trial), trial.last_result or {}
         self.tracker.end_trial(trial.trial_id, verdict, now_ms(), reason)
-        self.count.end(trial.trial_id, verdict, value, label)
+        value, label = self._count(trial, verdict)
         at = "" if verdict == "finished" else f" after {result.get(PROGRESS, 0)} of {self.spec.max_progress} epochs"
         shown = f"  {self.spec.objective} {100 * value:5.1f}" if value == value else ""
         self.display.say(f"{label:>9} {verdict}{at}{shown}{f'  {reason}' if reason else ''}  | {self.count.line()}")
+
+    def _count(self, trial: Trial, verdict: Verdict) -> tuple[float, str]:
+        value = float((trial.last_result or {}).get(OBJECTIVE, math.nan))
+        label = f"trial {self.numbers[trial.trial_id]}"
+        self.count.end(trial.trial_id, verdict, value, label)
+        return value, label
 
 
 def verdict_of(trial: Trial, max_progress: int) -> Verdict:

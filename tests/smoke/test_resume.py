@@ -31,43 +31,37 @@ def figures(workspace: Workspace, name: str) -> Figures:
     return {run.data.params["config_id"]: {name: run.data.metrics[name] for name in names} for run in trials}
 
 
-def one_trial_done(process: subprocess.Popen[str]) -> None:
-    """Wait until the first of three trials has ended; the second is under way."""
+def until(process: subprocess.Popen[str], count: str) -> None:
+    """Wait until so many trials have ended; the next one is under way."""
     assert process.stdout is not None
     printed = []
     for line in process.stdout:
         printed.append(line)
-        if "1/3 done" in line:
+        if f"{count} done" in line:
             return
     raise AssertionError("".join(printed))
 
 
-@pytest.fixture(scope="module")
-def undisturbed(workspace: Workspace) -> Figures:
+def test_interrupted_then_killed_and_gone_on_with_equals_an_undisturbed_sweep(workspace: Workspace) -> None:
     workspace.run("run", str(workspace.write_spec("calm", **SWEEP)))
-    return figures(workspace, "calm")
+    spec = workspace.write_spec("rough", **SWEEP, more="storage: elsewhere\n")  # nothing of the calm sweep is there
 
+    interrupted = workspace.start("run", str(spec))
+    until(interrupted, "1/3")
+    interrupted.send_signal(signal.SIGINT)
+    printed, _ = interrupted.communicate(timeout=120)
+    assert interrupted.returncode == 1, printed
+    assert "rough: interrupted with 1 of 3 trials done; go on with `sweeps run FILE --resume`" in printed
 
-@pytest.mark.parametrize("how", ["killed", "interrupted"])
-def test_gone_on_with_it_equals_an_undisturbed_sweep(workspace: Workspace, undisturbed: Figures, how: str) -> None:
-    storage = f"storage: of-{how}\n"  # nothing that another sweep has trained is there
-    spec = workspace.write_spec(how, **SWEEP, more=storage)
-    process = workspace.start("run", str(spec))
-    one_trial_done(process)
-    if how == "killed":
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    else:
-        process.send_signal(signal.SIGINT)
-        printed, _ = process.communicate(timeout=120)
-        assert process.returncode == 1, printed
-        assert f"{how}: interrupted with 1 of 3 trials done; go on with `sweeps run FILE --resume`" in printed
+    killed = workspace.start("run", str(spec), "--resume")
+    until(killed, "2/3")
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
 
     assert "3 finished" in workspace.run("run", str(spec), "--resume")
-    assert len(undisturbed) == 3
-    assert figures(workspace, how) == undisturbed
-    study = optuna.load_study(study_name=how, storage=study_url(Path(workspace.folder, f"of-{how}/sweeps/{how}")))
+    assert len(figures(workspace, "calm")) == 3
+    assert figures(workspace, "rough") == figures(workspace, "calm")
+    study = optuna.load_study(study_name="rough", storage=study_url(Path(workspace.folder, "elsewhere/sweeps/rough")))
     states = [trial.state.name for trial in study.trials]
     assert states.count("COMPLETE") == 3
     assert "RUNNING" not in states
-    assert "3 finished" in workspace.run("run", str(spec), "--resume")  # nothing is left to do
