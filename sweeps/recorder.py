@@ -16,7 +16,7 @@ from sweeps.progress import Display, TrialCount
 from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker, Verdict
 from trainables.config import TrialConfig
-from trainables.tune import EVENT, OBJECTIVE, PROGRESS, with_parameters
+from trainables.tune import EVENT, FAILURE, OBJECTIVE, PROGRESS, with_parameters
 
 
 def scope_tags(config: TrialConfig) -> dict[str, str]:
@@ -76,7 +76,8 @@ class Recorder(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Record an event."""
-        record_event(self.tracker, trial.trial_id, json.loads(result[EVENT]))
+        if EVENT in result:
+            record_event(self.tracker, trial.trial_id, json.loads(result[EVENT]))
         self.display.now(self.count.line())
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -117,15 +118,16 @@ class Recorder(Callback):
 
 def verdict_of(trial: Trial, max_progress: int) -> Verdict:
     """How a trial ended, in our words: Tune calls a stopped trial terminated like any other."""
-    if trial.status == Trial.ERROR:
+    result = trial.last_result or {}
+    if trial.status == Trial.ERROR or FAILURE in result:
         return "failed"
-    return "finished" if (trial.last_result or {}).get(PROGRESS, 0) >= max_progress else "stopped"
+    return "finished" if result.get(PROGRESS, 0) >= max_progress else "stopped"
 
 
 def _reason(trial: Trial) -> str:
     error = trial.get_error()
     if error is None:
-        return ""
+        return str((trial.last_result or {}).get(FAILURE, ""))
     return str(getattr(error, "cause", error)).strip().splitlines()[-1]
 
 

@@ -17,6 +17,7 @@ from trainables.files import write_json
 EVENT = "event"
 OBJECTIVE = "objective"
 PROGRESS = "progress"
+FAILURE = "failure"
 
 
 def with_parameters(base: TrialConfig, chosen: Mapping[str, Mapping[str, Any]]) -> TrialConfig:
@@ -28,32 +29,26 @@ def with_parameters(base: TrialConfig, chosen: Mapping[str, Mapping[str, Any]]) 
 def tune_trial(chosen: dict[str, Any], base: TrialConfig, runtime: Runtime, objective: str, folder: Path) -> None:
     """One trial under Ray Tune. What it has reported is kept beside it, so that a restart repeats no event and no work.
 
+    A loss or an objective that is not finite is the last thing it reports, as `FAILURE`: to raise would make Tune try
+    again, in a new process, what ends the same way each time.
+
     Args:
         chosen: what the search chose; see `with_parameters`.
         objective: the metric that the sweep aims at; it must be defined at the end of the trial.
         folder: of the sweep's trials, on a path that all nodes share.
-
-    Raises:
-        TrainingError: a loss or the objective is not finite; told again at once if the trial is tried again.
     """
     from ray import tune
 
     from trainables.trial import run_trial
 
-    own = folder / tune.get_context().get_trial_id()
-    failure = own / "failure.json"
-    if failure.exists():
-        raise TrainingError(**json.loads(failure.read_text()))
-    reporter = _Reporter(own / "events.json", objective)
+    reporter = _Reporter(folder / tune.get_context().get_trial_id() / "events.json", objective)
     try:
-        results = run_trial(with_parameters(base, chosen), runtime, reporter)
-        if not math.isfinite(reporter.last):
-            raise TrainingError(
-                f"step {len(results)}", [f"the objective {objective} must be finite, but is {reporter.last}"]
-            )
+        run_trial(with_parameters(base, chosen), runtime, reporter)
+        failure = "" if math.isfinite(reporter.last) else f"the objective {objective} must be finite, but is not"
     except TrainingError as error:
-        write_json(failure, {"subject": error.subject, "problems": error.problems})
-        raise
+        failure = str(error)
+    if failure:
+        tune.report({OBJECTIVE: math.nan, PROGRESS: reporter.progress, FAILURE: failure})
 
 
 class _Reporter:
@@ -75,6 +70,11 @@ class _Reporter:
             write_json(self.path, self.events)
             self._send(event)
         self.last = self._value(event)
+
+    @property
+    def progress(self) -> int:
+        """The clock at the last event."""
+        return int(self.events[-1][PROGRESS]) if self.events else 0
 
     def _send(self, event: dict[str, Any]) -> None:
         from ray import tune

@@ -101,14 +101,14 @@ def test_a_sweep_is_not_started_twice(swept: Workspace) -> None:
     assert "--resume" in swept.run("run", str(swept.folder / "small.yaml"), status=1)
 
 
-def test_the_champion_is_a_student_alone(swept: Workspace) -> None:
+def test_the_champion_is_a_student_alone(swept: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", swept.tracking_uri)  # as a person would who loads the champion
     printed = swept.run("promote", "small")
     assert "first champion" in printed
     client = MlflowClient(swept.tracking_uri, swept.tracking_uri)
     version = client.get_model_version_by_alias("digits-5+5.gfl_r18_tiny", "champion")
     assert {"config_id", "scenario", "detector", "method"} <= set(version.tags)
-    model = "models:/digits-5+5.gfl_r18_tiny@champion"
-    folder = Path(download_artifacts(model, tracking_uri=swept.tracking_uri, registry_uri=swept.tracking_uri))
+    folder = Path(download_artifacts("models:/digits-5+5.gfl_r18_tiny@champion"))
     (file,) = folder.rglob("*.pth")
     saved = torch.load(file, weights_only=True)
     assert saved["meta"]["classes"] == list("0123456789")
