@@ -153,8 +153,7 @@ def _search(spec: SweepSpec, config: TrialConfig, runtime: Runtime, recorder: Re
     )
     trainable = tune.with_resources(trial, {"CPU": spec.resources.cpu, "GPU": spec.resources.gpu})
     experiment = spec.folder / "tune"
-    if tune.Tuner.can_restore(str(experiment)):
-        check_state(experiment)
+    if restorable(experiment):
         tuner = tune.Tuner.restore(str(experiment), trainable=trainable, resume_unfinished=True)
         # Tune would go on with the listener that it pickled at the start; ours speaks to this driver's records.
         tuner._local_tuner._run_config.callbacks = [recorder]
@@ -195,21 +194,20 @@ def _scheduler(spec: SweepSpec, metric: str, clock: str) -> Any:
     )
 
 
-def check_state(experiment: Path) -> None:
-    """Nothing, where Tune's newest state can be read: from a torn one it would start afresh without a word.
+def restorable(experiment: Path) -> bool:
+    """Whether Tune has a state to go on from; a driver killed in the first seconds of a search leaves none.
 
     Raises:
-        CheckpointError: the state is torn.
+        CheckpointError: the newest state is torn: from it Tune would start afresh without a word.
     """
     newest = max(experiment.glob("experiment_state-*.json"), default=None)
-    if newest is None:
-        raise CheckpointError(
-            str(experiment), ["holds no state of its trials; delete the folder to start the sweep anew"]
-        )
+    if newest is None or not tune.Tuner.can_restore(str(experiment)):
+        return False
     try:
         json.loads(newest.read_text())
     except ValueError as error:
         raise CheckpointError(str(newest), [f"is torn ({error}); delete it to go on from the state before"]) from error
+    return True
 
 
 def hours(spec: SweepSpec, spent_s: float) -> dict[str, float]:

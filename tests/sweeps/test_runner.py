@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sweeps.progress import Display
-from sweeps.runner import check_state, hours, run_sweep, rungs
+from sweeps.runner import hours, restorable, run_sweep, rungs
 from sweeps.spec import SweepSpec
 from tests.sweeps.sweep_files import spec_of
 from trainables.errors import CheckpointError, SpecError
@@ -65,17 +65,18 @@ def test_a_sweep_is_not_resumed_from_another_file(started: SweepSpec) -> None:
     assert refused(other, resume=False).startswith("good: exists in ")
 
 
-def test_a_torn_state_is_an_error_and_a_whole_one_is_not(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds no state of its trials"):
-        check_state(tmp_path)
+def test_a_torn_state_is_an_error_and_none_is_a_fresh_start(tmp_path: Path) -> None:
+    assert not restorable(tmp_path)
+    (tmp_path / "tuner.pkl").touch()
+    assert not restorable(tmp_path)  # killed before the first state was written
     (tmp_path / "experiment_state-2026-01-01_10-00-00.json").write_text('{"trial')
     newest = tmp_path / "experiment_state-2026-01-02_10-00-00.json"
     newest.write_text('{"trial_data": []}')
-    check_state(tmp_path)
+    assert restorable(tmp_path)
     for torn in ('{"trial_data": [', "", "\x00" * 16):
         newest.write_text(torn)
         with pytest.raises(CheckpointError, match=f"{newest.name}: is torn") as raised:
-            check_state(tmp_path)
+            restorable(tmp_path)
         assert raised.value.subject == str(newest)
 
 
