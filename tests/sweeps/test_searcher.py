@@ -21,6 +21,8 @@ from tests.sweeps.sweep_files import spec_of
 from trainables.catalog import METHODS
 from trainables.tune import OBJECTIVE, PROGRESS
 
+pytestmark = pytest.mark.smoke  # it loads Ray, and writes a study's database for each test
+
 Search = tuple[IncrementalSearch, SweepSpec]
 SPACE = {"lambda_cls": [0.05, 5.0], "alpha_cls": "declared", "cls_loss": "declared", "warmup_iters": "declared"}
 
@@ -211,7 +213,6 @@ def test_a_restore_lets_known_results_pass_and_fails_what_nobody_runs(tmp_path: 
     assert [trial.value for trial in trials] == [0.4, 0.5, 0.4, None, 0.6]
 
 
-@pytest.mark.smoke
 def test_another_process_goes_on_with_it(tmp_path: Path) -> None:
     spec = interrupted(tmp_path)
     code = f"""
