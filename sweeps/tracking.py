@@ -17,7 +17,6 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from sweeps.connection import KnownRun, TrackingError, answered, connect, database_file, known_runs
@@ -174,11 +173,6 @@ class Tracker:
     def log_text(self, text: str, name: str) -> None:
         """Keep `text` as the file `name` on the sweep's run."""
         self._client.log_text(self._run("sweep").run_id, text, name)
-
-    @_event
-    def log_file(self, path: Path) -> None:
-        """Keep a copy of a file on the sweep's run."""
-        self._client.log_artifact(self._run("sweep").run_id, str(path))
 
     def end_sweep(self, verdict: Verdict, metrics: Mapping[str, float], timestamp_ms: int) -> None:
         """Close the sweep's run and every run still open under it, and try once more to write what waits.

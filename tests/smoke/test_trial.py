@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -18,7 +19,8 @@ from search_spaces.erd import PRESETS
 from search_spaces.optim import TinyOptimParams
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import DataConfig, Splits, prepare
-from trainables.errors import TrainingError
+from trainables.errors import CheckpointError, TrainingError
+from trainables.export import export, load_exported
 from trainables.scenarios import custom_scenario, named_scenario
 from trainables.step import StepResult
 from trainables.store import Store
@@ -98,6 +100,23 @@ def test_a_chain_of_three_steps_learns_from_each_teacher(config: TrialConfig, sp
     assert rows == [4, 7, 10]
     assert [len(event["classes"]) for event in events] == [4, 7, 10]
     assert [event["facts"]["params_teacher"] > 0 for event in events] == [False, True, True]
+
+
+def test_an_export_is_the_student_alone_and_loads_into_a_fresh_detector(
+    config: TrialConfig, splits: Splits, tmp_path: Path
+) -> None:
+    brief = replace(config, epochs=1)
+    weights = run_trial(brief, runtime(splits, tmp_path / "store"), lambda event: None)[-1].weights
+    path = export(brief, weights, tmp_path / "export")
+    assert path.name == f"gfl_r18_tiny-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.pth"
+    detector = load_exported(path)
+    assert detector.dataset_meta["classes"] == tuple("0123456789")
+    trained = torch.load(weights, weights_only=True)
+    assert {name: tensor.numpy().tobytes() for name, tensor in detector.state_dict().items()} == {
+        name: tensor.numpy().tobytes() for name, tensor in trained.items()
+    }
+    with pytest.raises(CheckpointError, match="must be an exported checkpoint"):
+        load_exported(weights)
 
 
 def test_a_loss_that_is_not_finite_names_step_iteration_and_loss(
