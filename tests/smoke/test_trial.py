@@ -102,6 +102,33 @@ def test_a_chain_of_three_steps_learns_from_each_teacher(config: TrialConfig, sp
     assert [event["facts"]["params_teacher"] > 0 for event in events] == [False, True, True]
 
 
+def test_averaged_weights_stay_nearer_to_where_they_began(config: TrialConfig, splits: Splits, tmp_path: Path) -> None:
+    brief = replace(config, epochs=2)
+    averaged = replace(brief, ema_momentum=0.01)
+    with_state = Store(tmp_path).partial("steps", averaged.step_identity(1)) / "state.pt"
+
+    def stop_once(event: dict[str, Any]) -> None:
+        if event["progress"] == 1 and not stopped:
+            stopped.append(torch.load(with_state, weights_only=True)["average"])
+            raise KeyboardInterrupt
+
+    stopped: list[dict[str, torch.Tensor]] = []
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(averaged, runtime(splits, tmp_path, report_at=(1,)), stop_once)
+    resumed = run_trial(averaged, runtime(splits, tmp_path), lambda event: None)
+    whole = run_trial(averaged, runtime(splits, tmp_path / "again"), lambda event: None)
+    assert stopped
+    assert bits(resumed) == bits(whole)
+    plain = run_trial(brief, runtime(splits, tmp_path / "again"), lambda event: None)
+    assert 0 < way(whole) < way(plain)
+
+
+def way(results: list[StepResult]) -> float:
+    """How far a layer's weights went in the last step."""
+    start, end = (torch.load(result.weights, weights_only=True)["neck.fpn_convs.0.conv.weight"] for result in results)
+    return float((end - start).norm())
+
+
 def test_an_export_is_the_student_alone_and_loads_into_a_fresh_detector(
     config: TrialConfig, splits: Splits, tmp_path: Path
 ) -> None:
