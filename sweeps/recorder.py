@@ -95,14 +95,14 @@ class Recorder(Callback):
                 verdict = verdict_of(trial, self.spec.max_progress)
                 self.spent_s += (trial.last_result or {}).get("time_total_s", 0.0)
                 self.ended.append((with_parameters(self.base, trial.config), verdict))
-                self.tracker.end_trial(trial.trial_id, verdict, now_ms(), _reason(trial))
+                self.tracker.end_trial(trial.trial_id, verdict, now_ms(), _reason(trial, verdict))
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: a resumed sweep brings its own recorder."""
         return {}
 
     def _end(self, trial: Trial, verdict: Verdict) -> None:
-        reason, result = _reason(trial), trial.last_result or {}
+        reason, result = _reason(trial, verdict), trial.last_result or {}
         self.tracker.end_trial(trial.trial_id, verdict, now_ms(), reason)
         value, label = self._count(trial, verdict)
         at = "" if verdict == "finished" else f" after {result.get(PROGRESS, 0)} of {self.spec.max_progress} epochs"
@@ -117,18 +117,22 @@ class Recorder(Callback):
 
 
 def verdict_of(trial: Trial, max_progress: int) -> Verdict:
-    """How a trial ended, in our words: Tune calls a stopped trial terminated like any other."""
+    """How a trial ended, in our words: Tune calls a stopped or a failed trial terminated like any other."""
     result = trial.last_result or {}
     if trial.status == Trial.ERROR or FAILURE in result:
         return "failed"
-    return "finished" if result.get(PROGRESS, 0) >= max_progress else "stopped"
+    if result.get(PROGRESS, 0) < max_progress:
+        return "stopped"
+    return "finished" if math.isfinite(result[OBJECTIVE]) else "failed"
 
 
-def _reason(trial: Trial) -> str:
-    error = trial.get_error()
-    if error is None:
-        return str((trial.last_result or {}).get(FAILURE, ""))
-    return str(getattr(error, "cause", error)).strip().splitlines()[-1]
+def _reason(trial: Trial, verdict: Verdict) -> str:
+    """Why a trial failed; nothing where it did not."""
+    if verdict != "failed":
+        return ""
+    if error := trial.get_error():
+        return str(getattr(error, "cause", error)).strip().splitlines()[-1]
+    return str((trial.last_result or {}).get(FAILURE, "the objective must be finite, but is not"))
 
 
 def now_ms() -> int:

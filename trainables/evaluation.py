@@ -1,6 +1,6 @@
 """COCO's box AP of one step: the 12 summary figures, and every class by itself, unrounded.
 
-The C++ evaluator gives pycocotools' figures to the last bits, about five times as fast; tests hold the two together.
+The C++ evaluator gives pycocotools' figures to the last bits, faster; tests hold the two together.
 """
 
 from __future__ import annotations

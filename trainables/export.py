@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from trainables.config import TrialConfig
 from trainables.errors import CheckpointError
-from trainables.files import file_digest, written_whole
+from trainables.files import written_whole
 from trainables.step import read_weights
 
 
@@ -23,12 +24,13 @@ def export(config: TrialConfig, weights: Path, folder: Path) -> Path:
     Raises:
         CheckpointError: the weights cannot be read.
     """
-    with written_whole(folder / "export.pth") as aside:
-        torch.save({"state_dict": read_weights(weights), "meta": _meta(config)}, aside)
-    path = folder / "export.pth"
-    final = folder / f"{config.detector}-{file_digest(path)[:8]}.pth"
-    os.replace(path, final)
-    return final
+    buffer = io.BytesIO()
+    torch.save({"state_dict": read_weights(weights), "meta": _meta(config)}, buffer)
+    content = buffer.getvalue()
+    path = folder / f"{config.detector}-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    with written_whole(path) as aside:
+        aside.write_bytes(content)
+    return path
 
 
 def _meta(config: TrialConfig) -> dict[str, Any]:

@@ -29,12 +29,12 @@ def with_parameters(base: TrialConfig, chosen: Mapping[str, Mapping[str, Any]]) 
 def tune_trial(chosen: dict[str, Any], base: TrialConfig, runtime: Runtime, objective: str, folder: Path) -> None:
     """One trial under Ray Tune. What it has reported is kept beside it, so that a restart repeats no event and no work.
 
-    A loss or an objective that is not finite is the last thing it reports, as `FAILURE`: to raise would make Tune try
-    again, in a new process, what ends the same way each time.
+    A loss that is not finite is the last thing it reports, as `FAILURE`: to raise would make Tune try again, in a new
+    process, what ends the same way each time.
 
     Args:
         chosen: what the search chose; see `with_parameters`.
-        objective: the metric that the sweep aims at; it must be defined at the end of the trial.
+        objective: the metric that the sweep aims at.
         folder: of the sweep's trials, on a path that all nodes share.
     """
     from ray import tune
@@ -44,11 +44,8 @@ def tune_trial(chosen: dict[str, Any], base: TrialConfig, runtime: Runtime, obje
     reporter = _Reporter(folder / tune.get_context().get_trial_id() / "events.json", objective)
     try:
         run_trial(with_parameters(base, chosen), runtime, reporter)
-        failure = "" if math.isfinite(reporter.last) else f"the objective {objective} must be finite, but is not"
     except TrainingError as error:
-        failure = str(error)
-    if failure:
-        tune.report({OBJECTIVE: math.nan, PROGRESS: reporter.progress, FAILURE: failure})
+        tune.report({OBJECTIVE: math.nan, PROGRESS: reporter.progress, FAILURE: str(error)})
 
 
 class _Reporter:
@@ -57,7 +54,6 @@ class _Reporter:
     def __init__(self, path: Path, objective: str) -> None:
         self.path, self.objective = path, objective
         self.events: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
-        self.last = math.nan
         heard = self._heard()
         for event in self.events:
             if event[PROGRESS] > heard:
@@ -69,7 +65,6 @@ class _Reporter:
             self.events.append(event)
             write_json(self.path, self.events)
             self._send(event)
-        self.last = self._value(event)
 
     @property
     def progress(self) -> int:

@@ -140,6 +140,16 @@ def test_a_trial_that_explodes_fails_alone_and_says_why(swept: Workspace) -> Non
         assert "must be finite, but" in run.data.tags["message"]
 
 
+def test_a_trial_whose_objective_is_undefined_has_failed(swept: Workspace) -> None:
+    spec = swept.write_spec("undefined", trials=1, more="objective: ap_large\n")  # no digit is that large
+    assert "undefined: 1 failed" in swept.run("run", str(spec))
+    client = MlflowClient(swept.tracking_uri)
+    experiment = client.get_experiment_by_name("undefined")
+    (trial,) = client.search_runs([experiment.experiment_id], "tags.level = 'trial'")
+    assert (trial.info.status, trial.data.tags["verdict"]) == ("FAILED", "failed")
+    assert "objective" in trial.data.tags["message"]
+
+
 def test_data_shows_what_each_step_sees(swept: Workspace) -> None:
     printed = swept.run("data", str(swept.folder / "small.yaml"))
     assert "24 tune images" in printed

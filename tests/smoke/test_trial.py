@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
-import subprocess
-import sys
+import multiprocessing
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -79,13 +76,15 @@ def test_killed_in_mid_step_and_run_again_gives_the_same_bits(
     config: TrialConfig, splits: Splits, tmp_path: Path, undisturbed: list[Any]
 ) -> None:
     state = Store(tmp_path).partial("steps", config.step_identity(1)) / "state.pt"
-    trial = repr((config, runtime(splits, tmp_path)))
-    process = subprocess.Popen([sys.executable, "-m", "tests.smoke.one_trial", trial])
+    process = multiprocessing.get_context("spawn").Process(
+        target=run_trial, args=(config, runtime(splits, tmp_path), print)
+    )
+    process.start()
     deadline = time.monotonic() + 120
-    while not state.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not state.exists() and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert state.exists(), "the trial must have been killed inside its second step"
     assert bits(run_trial(config, runtime(splits, tmp_path), lambda event: None)) == undisturbed
     assert not state.exists()
