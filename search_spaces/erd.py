@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from search_spaces.distributions import Choice, IntUniform, LogUniform, Uniform
-from search_spaces.params import When
+from search_spaces.params import Keeps, When
 
 BOOL = Choice((False, True))
 REDUCTIONS = Choice(("mean_images", "sum_images", "concat_mean"))
@@ -24,26 +24,48 @@ class ERDParams:
         float, LogUniform(0.02, 20.0, zero=True), "weight of the box term, which has an inner 0.25; released: 1"
     ] = 1.0
     alpha_cls: Annotated[
-        float, Uniform(0.5, 3.5, 0.25), "keep class responses above mean + alpha * std; released: 2", ELASTIC
+        float,
+        Uniform(0.5, 3.5, 0.25),
+        "keep class responses above mean + alpha * std; released: 2",
+        ELASTIC,
+        Keeps("low"),
     ] = 2.0
     alpha_box: Annotated[
-        float, Uniform(0.5, 3.5, 0.25), "keep box responses above mean + alpha * std; released: 2", ELASTIC
+        float,
+        Uniform(0.5, 3.5, 0.25),
+        "keep box responses above mean + alpha * std; released: 2",
+        ELASTIC,
+        Keeps("low"),
     ] = 2.0
-    select: Annotated[str, Choice(("elastic", "all", "topk", "fixed_thr")), "which locations are distilled"] = "elastic"
+    select: Annotated[
+        str, Choice(("elastic", "all", "topk", "fixed_thr")), "which locations are distilled", Keeps()
+    ] = "elastic"
     topk: Annotated[
-        int, IntUniform(50, 1000, log=True), "locations kept per image by select: topk", When("select", ("topk",))
+        int,
+        IntUniform(50, 1000, log=True),
+        "locations kept per image by select: topk",
+        When("select", ("topk",)),
+        Keeps("high"),
     ] = 100
     thr: Annotated[
         float,
         Uniform(0.05, 0.5),
         "smallest class probability kept by select: fixed_thr",
         When("select", ("fixed_thr",)),
+        Keeps("low"),
     ] = 0.1
     stat_scope: Annotated[
-        str, Choice(("all_levels", "per_level")), "where mean and std are taken; released: all_levels", ELASTIC
+        str,
+        Choice(("all_levels", "per_level")),
+        "where mean and std are taken; released: all_levels",
+        ELASTIC,
+        Keeps(),
     ] = "all_levels"
     box_response: Annotated[
-        str, Choice(("max_logit", "max_prob", "mean_edge_max")), "response of a box distribution; released: max_logit"
+        str,
+        Choice(("max_logit", "max_prob", "mean_edge_max")),
+        "response of a box distribution; released: max_logit",
+        Keeps(),
     ] = "max_logit"
     cls_loss: Annotated[str, Choice(("l2_logit", "l2_sigmoid", "bce", "kl")), "class term; released: l2_logit"] = (
         "l2_logit"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from search_spaces.distributions import Distribution, LogUniform, Scalar, Uniform
 
@@ -21,6 +21,17 @@ class When:
 
 
 @dataclass(frozen=True, slots=True)
+class Keeps:
+    """A parameter decides which of a teacher's responses a trial needs.
+
+    Those that its `loosest` value needs, `low` or `high`, hold those of every other value; under None each value needs
+    its own.
+    """
+
+    loosest: Literal["low", "high"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Param:
     """One hyper-parameter as its class declares it. `source` is one line: where it comes from, what it does."""
 
@@ -29,6 +40,7 @@ class Param:
     distribution: Distribution
     source: str
     when: When | None = None
+    keeps: Keeps | None = None
 
 
 @cache
@@ -40,8 +52,9 @@ def params_of(cls: type) -> dict[str, Param]:
 
 def _param(field: dataclasses.Field[Any], metadata: tuple[Any, ...]) -> Param:
     when = next((item for item in metadata if isinstance(item, When)), None)
+    keeps = next((item for item in metadata if isinstance(item, Keeps)), None)
     default: Any = field.default
-    return Param(field.name, default, metadata[0], metadata[1], when)
+    return Param(field.name, default, metadata[0], metadata[1], when, keeps)
 
 
 def problems_of(cls: type, values: Mapping[str, object]) -> list[str]:
@@ -62,6 +75,46 @@ def inactive(cls: type, names: typing.Iterable[str], values: Mapping[str, object
         for name in names
         if (when := params[name].when) and when.parent in values and values[when.parent] not in when.values
     ]
+
+
+def floor(cls: type, values: Mapping[str, Sequence[Any]]) -> dict[str, Scalar]:
+    """The loosest value of each parameter that decides which teacher responses are needed, and acts.
+
+    Args:
+        values: of each parameter, all that trials may take, or the ends of its range.
+
+    Raises:
+        ValueError: a parameter takes several values of which none is the loosest.
+    """
+    loosest: dict[str, Scalar] = {}
+    for name, param in params_of(cls).items():
+        if param.keeps is None or not _may_act(param, values):
+            continue
+        chosen = _loosest(param, values[name])
+        if len(chosen) > 1:
+            raise ValueError(f"the search varies {name}, and each of its values needs other responses")
+        (loosest[name],) = chosen
+    return loosest
+
+
+def _loosest(param: Param, values: Sequence[Any]) -> list[Any]:
+    ends = {"low": min, "high": max}
+    kind = param.keeps.loosest if param.keeps else None
+    return [ends[kind](values)] if kind else sorted(set(values))
+
+
+def _may_act(param: Param, values: Mapping[str, Sequence[Any]]) -> bool:
+    return param.when is None or any(value in param.when.values for value in values[param.when.parent])
+
+
+def covers(cls: type, loosest: Mapping[str, Scalar], values: Mapping[str, Scalar]) -> bool:
+    """Whether the responses kept for the `floor` `loosest` hold those that a trial with `values` needs."""
+    own, params = floor(cls, {name: [value] for name, value in values.items()}), params_of(cls)
+
+    def holds(name: str) -> bool:
+        return _loosest(params[name], [own[name], loosest[name]]) == [loosest[name]]
+
+    return own.keys() == loosest.keys() and all(map(holds, own))
 
 
 def table(cls: type) -> list[tuple[str, str, str, str]]:

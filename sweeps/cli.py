@@ -37,7 +37,6 @@ def main() -> None:
 @_verb("demo", "sweeps demo")
 def demo() -> None:
     """A whole sweep on digit scenes: data, base step, references, search, promotion. Minutes on 2 cores."""
-    _require_ops()
     from sweeps.demo import run_demo
 
     run_demo()
@@ -73,8 +72,10 @@ def check(spec: Path) -> None:
 def debug(spec: Path) -> None:
     """Run trial 0 in this process, without Ray: breakpoints work. Records nothing."""
     loaded = _load(spec)
-    _require_ops()
     from sweeps.demo import debug_trial
+    from trainables.environment import require_ops
+
+    require_ops()
 
     debug_trial(loaded)
 
@@ -85,7 +86,6 @@ def debug(spec: Path) -> None:
 def run(spec: Path, resume: bool) -> None:
     """Run a sweep: references, then trials, every step recorded in MLflow."""
     loaded = _load(spec)
-    _require_ops()
     from sweeps.progress import Display
     from sweeps.runner import run_sweep
 
@@ -116,12 +116,32 @@ def promote(name: str, trial: str | None, storage: Path | None) -> None:
     from sweeps.spec import stored_spec
 
     spec = stored_spec(name, storage)
-    _require_ops()
     from sweeps.progress import Display
     from sweeps.promotion import promote_sweep
 
     with Display() as display:
         promote_sweep(spec, trial, display)
+
+
+@_verb("store", "sweeps store --prune 30")
+@click.option(
+    "--storage", type=click.Path(path_type=Path), help="A sweep's storage; default: PALIMPSEST_STORAGE, else runs"
+)
+@click.option("--store", "root", metavar="URL", help="The store itself, a folder or a URL such as s3://bucket/store.")
+@click.option("--kind", help="Entries of this kind alone: steps, scores, images, targets or responses.")
+@click.option(
+    "--prune", "days", type=click.FloatRange(min=0), metavar="DAYS",
+    help="Remove what nobody used for so many days, more than a sweep lasts, and what killed builders left.",
+)  # fmt: skip
+def store(storage: Path | None, root: str | None, kind: str | None, days: float | None) -> None:
+    """What the sweeps share: base steps, references, scores, tables; with size, age and last use."""
+    from sweeps.store_view import prune_store, show_store, store_root
+
+    found = store_root(storage, root)
+    if days is None:
+        show_store(found, kind)
+    else:
+        prune_store(found, days, kind)
 
 
 @_verb("ui", "sweeps ui --port 5001")
@@ -139,9 +159,3 @@ def _load(spec: Path) -> Any:
     from sweeps.spec import load_spec
 
     return load_spec(spec)
-
-
-def _require_ops() -> None:
-    from trainables.environment import require_ops
-
-    require_ops()

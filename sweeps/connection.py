@@ -46,7 +46,7 @@ def connect(uri: str) -> MlflowClient:
     if problem := address_problem(uri):
         raise TrackingError("tracking", [problem])
     for name, value in {
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own 7 would hold the search for four minutes
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own 7 take four minutes to say that it is down
         "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         "MLFLOW_LOGGING_LEVEL": "WARNING",

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sweeps import work
-from sweeps.cluster import connect
+from sweeps.cluster import checking_installation, connect, outcome
 from sweeps.progress import Display
 from sweeps.recorder import flat_params, now_ms, record_event, scope_tags
-from sweeps.references import REFERENCE_METRICS, Tasks
+from sweeps.references import REFERENCE_METRICS, Tasks, joint_tasks
 from sweeps.registry import Registration, champion_name, register
 from sweeps.results import Trial, best_trial, searched, typed_params
 from sweeps.show import result_table
@@ -43,15 +43,18 @@ def promote_sweep(spec: SweepSpec, which: str | None, display: Display) -> Regis
     display.say(
         f"promoting trial {trial.number}, {spec.objective} {100 * trial.ap[spec.objective]:.1f} on the tune split"
     )
+    ray = connect()
+    outcome(ray, checking_installation(ray))
     splits = work.prepared(spec)
     base = work.base_config(spec, splits)
     chosen = work.configured(spec, splits, spec.method, typed_params(spec, trial.params))
     configs = {**work.compared(spec, splits), work.chain_name(spec.method, spec.preset): base, BEST: chosen}
     runtime = work.runtime(spec, splits, evaluate_on="test")
     events = _train(spec, configs, runtime, display)
-    rows = {"joint": _joint_row(spec, base, runtime)} | {name: _scores(chains) for name, chains in events.items()}
-    tracker = Tracker(spec.tracking_uri, spec.name)
-    registration = _record(spec, chosen, trial, events[BEST], rows, runtime, tracker)
+    rows = {"joint": _joint_row(spec, base, runtime)} if spec.joint else {}
+    rows |= {name: _scores(chains) for name, chains in events.items()}
+    with Tracker(spec.tracking_uri, spec.name, spec.folder) as tracker:
+        registration = _record(spec, chosen, trial, events[BEST], rows, runtime, tracker)
     _print(spec, rows, registration, display)
     return registration
 
@@ -63,10 +66,11 @@ def _train(
     finals = {name: [work.final(spec, config, seed) for seed in seeds] for name, config in configs.items()}
     any_config = next(iter(finals.values()))[0]
     last = len(any_config.scenario.steps) - 1
-    joints = [tasks.submit(f"joint {step + 1}", joint_task, any_config, runtime, step) for step in range(last + 1)]
+    base = tasks.submit("base step", joint_task, any_config, runtime, 0)
+    first = [base, *joint_tasks(tasks, spec, any_config, runtime)]
     for name, chains in finals.items():
         for seed, config in zip(seeds, chains, strict=True):
-            tasks.submit(f"{name}, seed {seed}", chain_task, config, runtime, *joints, optional=name != BEST)
+            tasks.submit(f"{name}, seed {seed}", chain_task, config, runtime, *first, optional=name != BEST)
     store = Store(runtime.store)
     under_way = {
         f"{name}, seed {config.seed}": store.partial("steps", config.step_identity(last))
@@ -141,9 +145,8 @@ def _record(
 def _exported(spec: SweepSpec, config: TrialConfig, runtime: Runtime) -> Path:
     """The exported checkpoint of the first seed: which one is said before anyone has seen the test split."""
     final = work.final(spec, config, spec.promotion.seeds[0])
-    weights = Store(runtime.store).path("steps", final.step_identity(len(spec.scenario.steps) - 1)) / "weights.pt"
     ray = connect()
-    path: Path = ray.get(ray.remote(export_task).remote(final, weights, spec.folder / "export"))
+    path: Path = ray.get(ray.remote(export_task).remote(final, runtime, spec.folder / "export"))
     return path
 
 

@@ -46,6 +46,8 @@ def record_event(tracker: Tracker, trial_id: str, event: Mapping[str, Any]) -> N
 class Recorder(Callback):
     """Tune's callback. Nothing it does can end the search: the tracker keeps its failures to itself.
 
+    Tune only ever adds to its list of trials: a trial's place in it is its number.
+
     Attributes:
         ended: when the search is over, the configuration and verdict of each trial that ended, under whatever driver.
         spent_s: then, the seconds that these trials took together.
@@ -61,10 +63,7 @@ class Recorder(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Open the trial's run."""
-        self.numbers = {known.trial_id: number for number, known in enumerate(trials)}
-        for known in trials:
-            if known.is_finished() and known.trial_id not in self.count.ended:
-                self._count(known, verdict_of(known, self.spec.max_progress))
+        self._meet(trials[len(self.numbers) :])
         config = with_parameters(self.base, trial.config)
         number = self.numbers[trial.trial_id]
         tags: dict[str, Scalar] = {**scope_tags(config), "role": "search", "number": number}
@@ -101,10 +100,18 @@ class Recorder(Callback):
         """Nothing: a resumed sweep brings its own recorder."""
         return {}
 
+    def _meet(self, trials: list[Trial]) -> None:
+        """Number trials that are new to this driver, and count those that ended under an earlier one."""
+        for trial in trials:
+            self.numbers[trial.trial_id] = len(self.numbers)
+            if trial.is_finished():
+                self._count(trial, verdict_of(trial, self.spec.max_progress))
+
     def _end(self, trial: Trial, verdict: Verdict) -> None:
         reason, result = _reason(trial, verdict), trial.last_result or {}
         self.tracker.end_trial(trial.trial_id, verdict, now_ms(), reason)
         value, label = self._count(trial, verdict)
+        (trial.last_result or {}).pop(EVENT, None)  # it is recorded, and Tune would write it in each snapshot
         at = "" if verdict == "finished" else f" after {result.get(PROGRESS, 0)} of {self.spec.max_progress} epochs"
         shown = f"  {self.spec.objective} {100 * value:5.1f}" if value == value else ""
         self.display.say(f"{label:>9} {verdict}{at}{shown}{f'  {reason}' if reason else ''}  | {self.count.line()}")

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ray.exceptions import RayTaskError
-
+from sweeps.cluster import outcome
 from sweeps.progress import Display, duration
 from sweeps.spec import SweepSpec
+from trainables.catalog import METHODS
 from trainables.config import Runtime, TrialConfig
 from trainables.store import PROGRESS_FILE, Store
-from trainables.tune import chain_task, joint_task
+from trainables.table_plans import image_plan, response_plan, target_plan
+from trainables.tune import chain_task, joint_task, tables_task
 
 REFERENCE_METRICS = ("ap_all", "ap_old", "ap_new", "ap50_all", "ap75_all", "hmean", "forgetting", "omega", "rel_gap")
 """What the sweep's run tells of its references; everything about them is in the store."""
 
 
 class Tasks:
-    """Ray tasks with names, each with the resources of one trial, and a live line of how far they are."""
+    """Ray tasks with names, each with the resources of one trial, and a live line of how far they are.
+
+    Attributes:
+        spent_s: the seconds of all tasks that are done.
+    """
 
     def __init__(self, ray: Any, spec: SweepSpec, display: Display) -> None:
         self._ray, self._display = ray, display
         self._options = {"num_cpus": spec.resources.cpu, "num_gpus": spec.resources.gpu, "max_retries": 2}
+        self.spent_s = 0.0
         self._names: dict[Any, str] = {}
+        self._seconds: dict[Any, Any] = {}
         self._optional: set[str] = set()
 
     def submit(self, name: str, function: Any, *arguments: Any, optional: bool = False) -> Any:
@@ -34,8 +42,9 @@ class Tasks:
         Args:
             optional: the others can do without its result.
         """
-        reference = self._ray.remote(**self._options)(function).remote(*arguments)
-        self._names[reference] = name
+        task = self._ray.remote(num_returns=2, **self._options)(_timed)
+        reference, seconds = task.remote(function, *arguments)
+        self._names[reference], self._seconds[reference] = name, seconds
         if optional:
             self._optional.add(name)
         return reference
@@ -48,14 +57,20 @@ class Tasks:
             for reference in done:
                 name = self._names[reference]
                 try:
-                    results[name] = self._ray.get(reference)
+                    results[name] = outcome(self._ray, reference)
+                    self.spent_s += outcome(self._ray, self._seconds[reference])
                     self._display.say(f"reference {name}: done")
-                except RayTaskError as error:
+                except Exception as error:
                     if name not in self._optional:
-                        raise error.cause from None
-                    self._display.say(f"reference {name}: failed, {error.cause}")
+                        raise
+                    self._display.say(f"reference {name}: failed, {error}")
             self._display.now(f"references: {len(results)} of {len(self._names)} done{_under_way(steps_under_way)}")
         return results
+
+
+def _timed(function: Any, *arguments: Any) -> tuple[Any, float]:
+    begin = time.perf_counter()
+    return function(*arguments), time.perf_counter() - begin
 
 
 def _under_way(steps: Mapping[str, Path]) -> str:
@@ -76,18 +91,22 @@ def build_references(
     others: Mapping[str, TrialConfig],
     runtime: Runtime,
     display: Display,
-) -> dict[str, list[dict[str, Any]]]:
-    """Train and score what is missing in the store; the events of the compared chains by name.
+) -> tuple[dict[str, list[dict[str, Any]]], float]:
+    """Train, score and tabulate what is missing in the store.
+
+    The events of the compared chains by name, and the seconds that it took, of all tasks together.
 
     Args:
         config: of any trial of the sweep.
         others: the chains to compare with; they go on from the same base step.
     """
+    announce_tables(config, runtime, display)
     tasks, last = Tasks(ray, spec, display), len(config.scenario.steps) - 1
     base = tasks.submit("base step", joint_task, config, runtime, 0)
-    joints = [tasks.submit(joint_name(step, last), joint_task, config, runtime, step) for step in range(1, last + 1)]
+    first = [base, *joint_tasks(tasks, spec, config, runtime)]
+    tables = tasks.submit("tables", tables_task, config, runtime, base)
     for name, other in others.items():
-        tasks.submit(name, chain_task, other, runtime, base, *joints, optional=True)
+        tasks.submit(name, chain_task, other, runtime, tables, *first, optional=True)
     store = Store(runtime.store)
     steps = {
         joint_name(step, last): store.partial("steps", config.joint(step).step_identity(0))
@@ -96,7 +115,27 @@ def build_references(
     steps["base step"] = store.partial("steps", config.step_identity(0))
     steps |= {name: store.partial("steps", other.step_identity(last)) for name, other in others.items()}
     results = tasks.results(steps)
-    return {name: results[name] for name in others if name in results}
+    return {name: results[name] for name in others if name in results}, tasks.spent_s
+
+
+def joint_tasks(tasks: Tasks, spec: SweepSpec, config: TrialConfig, runtime: Runtime) -> list[Any]:
+    """The joint references of all steps but the first, under way; none where the sweep does without them."""
+    last = len(config.scenario.steps) - 1
+    steps = range(1, last + 1) if spec.joint else ()
+    return [tasks.submit(joint_name(step, last), joint_task, config, runtime, step) for step in steps]
+
+
+def announce_tables(config: TrialConfig, runtime: Runtime, display: Display) -> None:
+    """Say how large the tables of the first increment will be or, where one is not kept, why and what runs instead."""
+    plans = {
+        "images": (image_plan(runtime.splits.train, config.recipe, runtime), "loaded anew"),
+        "targets": (target_plan(config, runtime, 1), "assigned anew"),
+    }
+    if METHODS[config.method].target is not None:
+        plans["responses"] = (response_plan(config, runtime, 1), "the teacher runs live")
+    for kind, (plan, otherwise) in plans.items():
+        size = f"about {plan.num_bytes / 1e6:,.0f} MB"
+        display.say(f"{kind}: {f'{otherwise}: {plan.reason}' if plan.reason else f'a table of {size} for all trials'}")
 
 
 def joint_name(step: int, last: int) -> str:

@@ -12,8 +12,9 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
 from sweeps import work
-from sweeps.cluster import connect
+from sweeps.cluster import checking_installation, connect, outcome
 from sweeps.connection import TrackingError
+from sweeps.costs import add_references, hours, hours_line
 from sweeps.progress import Display, TrialCount
 from sweeps.recorder import Recorder, now_ms, scope_tags
 from sweeps.references import REFERENCE_METRICS, build_references
@@ -21,6 +22,7 @@ from sweeps.report import write_report
 from sweeps.results import searched
 from sweeps.searcher import IncrementalSearch
 from sweeps.spec import SweepSpec
+from sweeps.study import study_file
 from sweeps.tracking import Tracker, Verdict
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import Splits
@@ -43,37 +45,42 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
         SpecError: the sweep exists and is not to be resumed, or was started from another file, or asks for resources
             that no node has.
         DataError: the data cannot serve it.
+        PalimpsestError: mmcv's operations do not work where trials run.
         TrackingError: MLflow does not answer.
         InterruptionError: Ctrl-C or SIGINT; what there is is saved.
     """
     _claim(spec, resume)
-    display.now("checking the data")
-    splits = work.prepared(spec)
-    config, ray = work.base_config(spec, splits), connect()
+    display.now("starting")
+    ray = connect()
+    installation = checking_installation(ray)
     _preflight(spec, ray)
-    tracker = Tracker(spec.tracking_uri, spec.name)
-    record = {"identity": spec.identity, "text": spec.text, "started_in": str(Path.cwd())}
-    write_json(spec.folder / "spec.json", record)
-    tags = {**scope_tags(config), "objective": spec.objective, "sampler": "tpe", "scheduler": spec.scheduler.name}
-    tracker.start_sweep(spec.text, tags, now_ms())
-    _references(spec, config, splits, tracker, display, ray)
-    at_once = _at_once(spec, ray)
-    recorder = Recorder(spec, config, tracker, display, TrialCount(spec.trials, at_once, spec.mode))
-    _search(spec, config, work.runtime(spec, splits, report_at=rungs(spec)), recorder, at_once)
-    _finish(spec, tracker, recorder, Store(work.store_folder(spec)), display)
+    splits = work.prepared(spec)
+    config = work.base_config(spec, splits)
+    with Tracker(spec.tracking_uri, spec.name, spec.folder) as tracker:
+        outcome(ray, installation)
+        record = {"identity": spec.identity, "text": spec.text, "started_in": str(Path.cwd())}
+        write_json(spec.folder / "spec.json", record)
+        tags = {**scope_tags(config), "objective": spec.objective, "sampler": "tpe", "scheduler": spec.scheduler.name}
+        tracker.start_sweep(spec.text, tags, now_ms())
+        _references(spec, config, splits, tracker, display, ray)
+        at_once = _at_once(spec, ray)
+        recorder = Recorder(spec, config, tracker, display, TrialCount(spec.trials, at_once, spec.mode))
+        _search(spec, config, work.runtime(spec, splits, report_at=rungs(spec)), recorder, at_once)
+        _finish(spec, tracker, recorder, Store(spec.store), display)
 
 
 def _references(
     spec: SweepSpec, config: TrialConfig, splits: Splits, tracker: Tracker, display: Display, ray: Any
 ) -> None:
     runtime = work.runtime(spec, splits)
-    chains = build_references(ray, spec, config, work.compared(spec, splits), runtime, display)
+    chains, seconds = build_references(ray, spec, config, work.compared(spec, splits), runtime, display)
+    add_references(spec, seconds)
     for name, events in chains.items():
         for event in events:
             if "classes" in event:
                 told = {metric: event["metrics"][metric] for metric in REFERENCE_METRICS if metric in event["metrics"]}
                 tracker.log_reference(name, told, event["step"])
-    for step, scores in enumerate(joint_scores(config, runtime)):
+    for step, scores in enumerate(joint_scores(config, runtime) if spec.joint else ()):
         tracker.log_reference("joint", scores, step)
 
 
@@ -85,12 +92,14 @@ def _finish(spec: SweepSpec, tracker: Tracker, recorder: Recorder, store: Store,
     counts = {f"trials_{verdict}": float(verdicts[verdict]) for verdict in ("finished", "stopped", "failed")}
     interrupted = len(recorder.ended) < spec.trials
     verdict: Verdict = "stopped" if interrupted else "finished" if verdicts["finished"] else "failed"
-    tracker.end_sweep(verdict, counts | hours(spec, recorder.spent_s), now_ms())
+    spent = hours(spec, recorder.spent_s)
+    tracker.end_sweep(verdict, counts | spent, now_ms())
     try:
         tracker.log_text(write_report(spec, searched(spec.tracking_uri, spec.name)), "report.html")
     except TrackingError as error:
         display.say(f"no report: {error}")
     display.say(f"{spec.name}: {', '.join(f'{number} {verdict}' for verdict, number in sorted(verdicts.items()))}")
+    display.say(hours_line(spent, "gpu" if spec.resources.gpu else "core"))
     if interrupted:
         done = f"{len(recorder.ended)} of {spec.trials} trials done; go on with `sweeps run FILE --resume`"
         raise InterruptionError(spec.name, [f"interrupted with {done}"])
@@ -159,7 +168,7 @@ def _search(spec: SweepSpec, config: TrialConfig, runtime: Runtime, recorder: Re
         tuner._local_tuner._run_config.callbacks = [recorder]
     else:
         shutil.rmtree(experiment, ignore_errors=True)
-        (spec.folder / "optuna.db").unlink(missing_ok=True)
+        study_file(spec.folder).unlink(missing_ok=True)
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
@@ -174,7 +183,6 @@ def _search(spec: SweepSpec, config: TrialConfig, runtime: Runtime, recorder: Re
                 storage_path=str(spec.folder),
                 callbacks=[recorder],
                 failure_config=tune.FailureConfig(max_failures=2),
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
                 verbose=0,
             ),
         )
@@ -208,18 +216,3 @@ def restorable(experiment: Path) -> bool:
     except ValueError as error:
         raise CheckpointError(str(newest), [f"is torn ({error}); delete it to go on from the state before"]) from error
     return True
-
-
-def hours(spec: SweepSpec, spent_s: float) -> dict[str, float]:
-    """Core-hours and GPU-hours of the trials: spent, and saved because a step was in the store already.
-
-    Args:
-        spent_s: seconds of all trials together, also of those that were stopped.
-    """
-    events = [json.loads(path.read_text()) for path in (spec.folder / "trials").glob("*/events.json")]
-    saved_s = sum(event.get("facts", {}).get("time_saved_s", 0.0) for trial in events for event in trial)
-    return {
-        f"{unit}_hours_{what}": seconds * amount / 3600
-        for unit, amount in (("core", spec.resources.cpu), ("gpu", spec.resources.gpu))
-        for what, seconds in (("spent", spent_s), ("saved", saved_s))
-    }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
-from pathlib import Path
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -13,8 +13,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 
-from search_spaces.distributions import Choice, Distribution, IntUniform, LogUniform
+from search_spaces.distributions import Choice, Distribution, IntUniform, LogUniform, Scalar
 from sweeps.spec import SweepSpec
+from sweeps.study import study_storage
 from trainables.tune import OBJECTIVE, PROGRESS
 
 
@@ -29,11 +30,6 @@ def optuna_distribution(distribution: Distribution) -> BaseDistribution:
     return FloatDistribution(distribution.low, distribution.high, step=distribution.step)
 
 
-def study_url(folder: Path) -> str:
-    """Where a sweep's Optuna study is."""
-    return f"sqlite:///{folder / 'optuna.db'}"
-
-
 class IncrementalSearch(OptunaSearch):
     """TPE over a sweep's space; trial 0 is the method's defaults.
 
@@ -42,7 +38,12 @@ class IncrementalSearch(OptunaSearch):
     running and Tune does not know are failed. Overrides private parts of ray 2.60's OptunaSearch.
     """
 
-    def __init__(self, spec: SweepSpec) -> None:
+    def __init__(self, spec: SweepSpec, points: Sequence[Mapping[str, Scalar]] = ()) -> None:
+        """A new search, or the frame of one to restore.
+
+        Args:
+            points: configurations, by flat names, to try after trial 0 and before any other.
+        """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.max_progress = spec.max_progress
         startup = max(4, spec.trials // 4)
@@ -50,16 +51,17 @@ class IncrementalSearch(OptunaSearch):
             space={name: optuna_distribution(distribution) for name, distribution in spec.space.items()},
             metric=OBJECTIVE,
             mode=spec.mode,
-            points_to_evaluate=[dict(spec.defaults())],
+            points_to_evaluate=[dict(spec.defaults()), *map(dict, points)],
             sampler=optuna.samplers.TPESampler(seed=spec.seed, n_startup_trials=startup, multivariate=True),
             study_name=spec.name,
-            storage=optuna.storages.RDBStorage(study_url(spec.folder)),
+            storage=study_storage(spec.folder),
         )
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Report an intermediate value at its place on the clock."""
+        """Report an intermediate value at its place on the clock; a trial that started again repeats some."""
         if result[PROGRESS] > 0 and math.isfinite(result[OBJECTIVE]):
-            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="The reported value is ignored")
                 self._ot_trials[trial_id].report(result[OBJECTIVE], result[PROGRESS])
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from search_spaces.distributions import Distribution, Scalar
 from sweeps.connection import tracking_uri
 from sweeps.spec_checks import absolute, data_of, is_file_path, meaning_problems, scenario_of
-from sweeps.spec_file import Promotion, Resources, Scheduler, SweepFile, read_yaml, typed_values
+from sweeps.spec_file import JOINT, Promotion, Resources, Scheduler, SweepFile, Tables, read_yaml, typed_values
 from sweeps.spec_parameters import constants, preset_values, space
 from trainables.catalog import DETECTORS, METHODS
 from trainables.datasets import DataConfig
@@ -35,6 +35,8 @@ class SweepSpec:
         constants: what the file fixes, by flat name.
         base_epochs: as the file says or, like `epochs` and `batch_size`, as the detector's recipe does.
         pretrained: an absolute path or a URL.
+        store: of what sweeps share: a folder or a URL.
+        joint: whether the joint references are trained; `compare` has the chains alone.
         text: the sweep file as it was read.
     """
 
@@ -56,10 +58,13 @@ class SweepSpec:
     objective: str
     scheduler: Scheduler
     seed: int
+    joint: bool
     compare: tuple[str, ...]
     resources: Resources
+    tables: Tables
     promotion: Promotion
     storage: Path
+    store: Path | str
     tracking_uri: str
     text: str
 
@@ -141,7 +146,14 @@ def stored_spec(name: str, storage: Path | None = None) -> SweepSpec:
         raise SpecError(name, [f"there is no such sweep in {root}; available: {there}"])
     record, root = json.loads(path.read_text()), root.resolve()
     with contextlib.chdir(record["started_in"]):  # what the file names relative to it
-        return replace(parse_spec(record["text"], name), storage=root)
+        spec = parse_spec(record["text"], name)
+    return replace(spec, storage=root, store=root / "store" if spec.store == spec.storage / "store" else spec.store)
+
+
+def _store(given: str | None, storage: Path) -> Path | str:
+    if given is None:
+        return storage / "store"
+    return given if "://" in given else Path(absolute(given))
 
 
 def _resolved(file: SweepFile, text: str) -> SweepSpec:
@@ -166,10 +178,13 @@ def _resolved(file: SweepFile, text: str) -> SweepSpec:
         objective=file.objective,
         scheduler=file.scheduler,
         seed=file.seed,
-        compare=tuple(file.compare),
+        joint=JOINT in file.compare,
+        compare=tuple(entry for entry in file.compare if entry != JOINT),
         resources=file.resources,
+        tables=file.tables,
         promotion=file.promotion,
         storage=Path(absolute(storage)),
+        store=_store(file.store, Path(absolute(storage))),
         tracking_uri=tracking_uri(file.tracking_uri),
         text=text,
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from sweeps.connection import address_problem, tracking_uri
-from sweeps.spec_file import Data, Groups, choices
+from sweeps.spec_file import JOINT, Data, Groups, choices
 from sweeps.spec_parameters import parameter_problems
 from trainables.catalog import DETECTORS, METHODS, misfit
 from trainables.datasets import KINDS, DataConfig, missing
@@ -141,11 +141,15 @@ def _preset(values: Mapping[str, Any]) -> str | None:
 
 
 def _compare_problems(values: Mapping[str, Any]) -> Iterator[str]:
-    known = [*METHODS, *(f"{method}/{preset}" for method in METHODS for preset in METHODS[method].presets)]
+    known = [JOINT, *METHODS, *(f"{method}/{preset}" for method in METHODS for preset in METHODS[method].presets)]
     for entry in values.get("compare", ()):
         if entry not in known:
             yield f"compare: {entry!r} is unknown; {choices(entry, known)}"
-        elif values.get("detector") in DETECTORS and (line := misfit(entry.partition("/")[0], values["detector"])):
+        elif (
+            entry != JOINT
+            and values.get("detector") in DETECTORS
+            and (line := misfit(entry.partition("/")[0], values["detector"]))
+        ):
             yield f"compare: {line}"
 
 

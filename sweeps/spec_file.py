@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 # The two forms of a key that takes a name or something written out. Pydantic puts their tags into an error's place.
+JOINT = "joint"
 NAME, WRITTEN_OUT = "<name>", "<written out>"
 TWO_FORMS = Discriminator(lambda value: NAME if isinstance(value, str) else WRITTEN_OUT)
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
@@ -107,6 +108,20 @@ class Resources(_Section):
     gpu: float = Field(0, ge=0, allow_inf_nan=False)
 
 
+class Tables(_Section):
+    """What is computed once, kept as tables on disk and mapped into memory by all trials of a host.
+
+    Attributes:
+        budget_gb: of the largest table of images, targets or teacher responses. What would be larger is loaded,
+            assigned or asked live, and the sweep says so; 0 keeps none.
+        responses: `float32`: a trial gets to the bit what a live teacher would tell it; `float16`: half the size, and
+            the teacher's logits are rounded.
+    """
+
+    budget_gb: float = Field(8, ge=0, allow_inf_nan=False)
+    responses: Literal["float32", "float16"] = "float32"
+
+
 class Promotion(_Section):
     """The final training of the best configuration.
 
@@ -140,11 +155,15 @@ class SweepFile(_Section):
         objective: the metric that a trial is judged by, on the tune split.
         scheduler: early stopping.
         seed: of the search and of every trial's training.
-        compare: chains to train beside the search: a method, or `method/preset`.
+        compare: what to train beside the search: `joint`, the reference that learns all classes of a step at once (gaps
+            and omega need it), and chains: a method, or `method/preset`.
         resources: of one trial.
+        tables: what is computed once for all trials.
         promotion: the final training.
-        storage: the folder of checkpoints, references and data, which all nodes must share; by default
+        storage: the folder of sweeps and data, which all nodes must share; by default
             `PALIMPSEST_STORAGE`, else `runs`.
+        store: where sweeps share what is built once (base steps, references, scores, tables): a folder, or a URL that
+            fsspec knows, such as `s3://bucket/store`; by default `store` in the storage.
         tracking_uri: MLflow's database or server; by default `MLFLOW_TRACKING_URI`, else `sqlite:///mlflow.db`.
     """
 
@@ -162,10 +181,12 @@ class SweepFile(_Section):
     objective: str = "ap_all"
     scheduler: Scheduler = Scheduler()
     seed: Seed = 0
-    compare: list[str] = ["finetune"]
+    compare: list[str] = ["joint", "finetune"]
     resources: Resources = Resources()
+    tables: Tables = Tables()
     promotion: Promotion = Promotion()
     storage: str | None = None
+    store: str | None = None
     tracking_uri: str | None = None
 
 
@@ -175,6 +196,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "training": Training,
     "scheduler": Scheduler,
     "resources": Resources,
+    "tables": Tables,
     "promotion": Promotion,
 }
 STAND_INS = {"name": "x", "scenario": "x", "detector": "x", "method": "x", "search": {}}

@@ -1,316 +1,155 @@
-"""MLflow: one run for the sweep, under it one for each trial, under each trial one for each incremental step.
+"""The records of a sweep on their way to MLflow: the driver notes each event in a journal, another process writes it.
 
-The driver alone speaks to MLflow, by explicit run ids. Every event carries its own time and every run is found by its
-tags before it is created, so writing an event again (a restored sweep, a repaired outage) changes nothing. What MLflow
-cannot take is counted and logged, and never raised into the search.
+An event costs the search a line of JSON in `records.jsonl` of the sweep's folder. `sweeps.writer` replays the journal
+into `sweeps.runs` in order; the position up to which it came is kept beside it, so nothing is lost and nothing doubled
+when driver, writer or MLflow die. The writer alone speaks to MLflow.
 """
 
 from __future__ import annotations
 
-import copy
-import csv
 import functools
-import importlib.metadata
-import io
 import json
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import zip_longest
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec
 
-from sweeps.connection import KnownRun, TrackingError, answered, connect, database_file, known_runs
-from sweeps.outbox import Outbox
+from sweeps.connection import TrackingError, answered, one_line
+from sweeps.journal import Journal
+from sweeps.runs import Runs, Scalar, Verdict
+from sweeps.writer import Standing, waiting
 
-Scalar = str | int | float | bool | None
-Verdict = Literal["finished", "stopped", "failed"]
+__all__ = ["Scalar", "Tracker", "Verdict"]
 
-STATUS: dict[Verdict, str] = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
-SCOPE_TAGS = ("scenario", "detector", "method")  # a step has those of its trial
-PACKAGES = (
-    "palimpsest", "torch", "onedl-mmcv", "onedl-mmengine", "onedl-mmdetection", "ray", "optuna", "mlflow", "numpy",
-    "pycocotools", "faster-coco-eval",
-)  # fmt: skip
-
-# MLflow takes 1000 metrics, 100 params and 100 tags in a batch, 1000 entries and 1 MB in all.
-METRICS_PER_BATCH, TEXTS_PER_BATCH = 800, 50
-PARAM_CHARS, TAG_CHARS = 6000, 8000
+LOCK_WAIT_S = 60.0  # for the writer of a driver that has just died
 
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 
-def _event(write: Callable[Concatenate[Tracker, _P], None]) -> Callable[Concatenate[Tracker, _P], None]:
-    """`write` as an event: it goes through the outbox, with its arguments as they are now."""
+def _noted(event: Callable[Concatenate[Runs, _P], None]) -> Callable[Concatenate[Tracker, _P], None]:
+    """An event of `Runs` that the tracker notes, with its arguments as they are now."""
 
-    @functools.wraps(write)
-    def put(self: Tracker, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
-        given, named = copy.deepcopy((args, kwargs))
-        self.outbox.put(lambda: write(self, *given, **named))
+    @functools.wraps(event)
+    def note(self: Tracker, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
+        self._note(event.__name__, args, kwargs)
 
-    return put
+    return note
 
 
 class Tracker:
-    """The records of one sweep. Once it exists, only `start_sweep` raises.
+    """The records of one sweep. Once it exists, only `start_sweep` raises. Used as a context, it ends with its writer.
 
-    Call `start_sweep` first and `start_trial` before a trial's other events. Times are milliseconds since 1970. A
-    sweep, trial or step that MLflow already knows is continued, whatever state a killed driver left it in.
+    The events are those of `sweeps.runs.Runs`, whose arguments must be plain data.
 
     Args:
-        uri: of a database or a server, see `sweeps.connection.connect`. A SQLite file is created where it is missing,
-            and the artifacts of its sweeps go into `mlartifacts` beside it; a server decides itself.
+        uri: of a database or a server, see `sweeps.connection.connect`.
         sweep: the name of the sweep and of its experiment.
+        folder: of the sweep; the journal lies there.
 
     Raises:
-        TrackingError: MLflow does not answer, or `uri` or `sweep` cannot be used.
+        TrackingError: MLflow does not answer, or `uri` or `sweep` cannot be used, or another driver has the journal.
     """
 
-    def __init__(self, uri: str, sweep: str) -> None:
+    def __init__(self, uri: str, sweep: str, folder: Path) -> None:
         self.uri, self.sweep = uri, sweep
-        self._database = database_file(uri)
-        if folder := self._database and self._database.parent:
-            answered(uri, lambda: folder.mkdir(parents=True, exist_ok=True))
-        self._client = connect(uri)
-        self._known: dict[tuple[str, str, str], KnownRun] = {}
-        self.experiment_id = answered(uri, self._open_experiment)
-        answered(uri, self._load)
-        self.outbox = Outbox(self._load)  # a run whose creation was cut off is found before it is created again
+        self._journal = Journal(folder / "records.jsonl")
+        self._lost = 0
+        self._writer = self._start()
 
     def start_sweep(self, spec_yaml: str, tags: Mapping[str, Scalar], timestamp_ms: int) -> str:
-        """The run id of the sweep; its run holds the spec and the versions of the packages.
+        """The run id of the sweep, once all that the journal holds is written.
 
         Raises:
-            TrackingError: MLflow does not answer.
+            TrackingError: MLflow did not take it.
         """
+        self._note("start_sweep", (spec_yaml, tags, timestamp_ms), {})
+        standing = self._ask()
+        if standing.waiting or standing.run_id is None:
+            raise TrackingError("tracking", [f"MLflow at {self.uri} must answer, but: {standing.failure}"])
+        return standing.run_id
 
-        def write() -> str:
-            run = self._open(("sweep", "", ""), self.sweep, timestamp_ms, tags)
-            self._batch(run, tags={f"version/{name}": version for name, version in package_versions().items()})
-            self._client.log_text(run.run_id, spec_yaml, "spec.yaml")
-            return run.run_id
-
-        return answered(self.uri, write)
-
-    def run_id(self, trial_id: str) -> str | None:
-        """The run of a trial that MLflow has; None while it waits to be written."""
-        run = self._known.get(("trial", trial_id, ""))
-        return run.run_id if run else None
-
-    @_event
-    def start_trial(
-        self,
-        trial_id: str,
-        params: Mapping[str, Scalar],
-        tags: Mapping[str, Scalar],
-        timestamp_ms: int,
-        name: str = "",
-    ) -> None:
-        """Open a trial's run, called `name`. `params` (flat) are written once; a param cannot change."""
-        run = self._open(("trial", trial_id, ""), name or trial_id, timestamp_ms, tags)
-        self._batch(run, params={name: value for name, value in params.items() if name not in run.params})
-
-    @_event
-    def log_epoch(self, trial_id: str, metrics: Mapping[str, float], progress: int, timestamp_ms: int) -> None:
-        """Add one point to each `epoch/...` curve of a trial.
-
-        An epoch trained again after a restore is not written again: a trial is a function of its configuration.
-        """
-        trial = self._run("trial", trial_id)
-        if progress <= int(trial.tags.get("progress", -1)):
-            return
-        curves = {f"epoch/{name}": value for name, value in metrics.items()}
-        self._batch(trial, curves, timestamp_ms, progress, tags={"progress": progress})
-
-    @_event
-    def log_step(
-        self,
-        trial_id: str,
-        step: int,
-        metrics: Mapping[str, float],
-        timestamp_ms: int,
-        class_table: Sequence[Mapping[str, Scalar]],
-        ap_matrix: object,
-    ) -> None:
-        """Record a finished incremental step on its own run and on its trial's.
-
-        Args:
-            trial_id: of a trial that was started.
-            step: index of the step, from 0; on the trial's run it is MLflow's `step`.
-            metrics: by name; those that are not finite are left out.
-            timestamp_ms: when the step ended.
-            class_table: one row a class, for `classes.csv`.
-            ap_matrix: nested lists (or a dict of them) of AP, for `ap_matrix.json`; nan becomes null.
-        """
-        trial = self._run("trial", trial_id)
-        scope = {name: trial.tags[name] for name in SCOPE_TAGS if name in trial.tags}
-        key = ("step", trial_id, str(step))
-        run = self._known.get(key) or self._open(key, f"step {step + 1}", timestamp_ms, scope)
-        at_ms = timestamp_ms if run.status == "FINISHED" else run.start_ms
-        news = {name: value for name, value in _finite(metrics).items() if run.metrics.get(name) != value}
-        if run.status == "FINISHED" and not news:
-            return
-        self._batch(trial, news, at_ms, step)
-        self._batch(run, news, at_ms, step)
-        self._client.log_text(run.run_id, _csv(class_table), "classes.csv")
-        self._client.log_text(run.run_id, json.dumps(_nan_as_null(ap_matrix), allow_nan=False), "ap_matrix.json")
-        self._close(run, "FINISHED", at_ms)
-
-    @_event
-    def end_trial(self, trial_id: str, verdict: Verdict, timestamp_ms: int, message: str = "") -> None:
-        """Close a trial's run with our own `verdict`; to say it again changes nothing."""
-        self._end(self._run("trial", trial_id), verdict, timestamp_ms, message)
-
-    @_event
-    def log_reference(self, name: str, scores: Mapping[str, float], step: int) -> None:
-        """Record the scores of a reference (`joint`, `finetune`, ...) after a step on the sweep's run."""
-        sweep = self._run("sweep")
-        rows = {f"reference/{name}/{metric}": score for metric, score in scores.items()}
-        self._batch(sweep, rows, sweep.start_ms, step)
-
-    @_event
-    def log_text(self, text: str, name: str) -> None:
-        """Keep `text` as the file `name` on the sweep's run."""
-        self._client.log_text(self._run("sweep").run_id, text, name)
+    start_trial = _noted(Runs.start_trial)
+    log_epoch = _noted(Runs.log_epoch)
+    log_step = _noted(Runs.log_step)
+    end_trial = _noted(Runs.end_trial)
+    log_reference = _noted(Runs.log_reference)
+    log_text = _noted(Runs.log_text)
 
     def end_sweep(self, verdict: Verdict, metrics: Mapping[str, float], timestamp_ms: int) -> None:
-        """Close the sweep's run and every run still open under it, and try once more to write what waits.
+        """Note the end, see `Runs.end_sweep`, and wait until everything is written or MLflow fails."""
+        self._note("end_sweep", (verdict, metrics, timestamp_ms), {})
+        standing = self._ask()
+        if standing.waiting or standing.dropped or self._lost:
+            _log.warning(
+                "not in MLflow: %d records that wait in %s for the next `sweeps run FILE --resume`, %d dropped",
+                standing.waiting, self._journal.path, standing.dropped + self._lost,
+            )  # fmt: skip
 
-        Args:
-            verdict: a trial still open is closed as `stopped` in a stopped sweep, else as `failed`.
-            metrics: of the sweep: hours, counts of trials by state.
-            timestamp_ms: when the sweep ended.
-        """
-        self._end_sweep(verdict, metrics, timestamp_ms)
-        self.outbox.flush()
-        if len(self.outbox) or self.outbox.dropped:
-            _log.warning("not in MLflow: %d events that wait, %d dropped", len(self.outbox), self.outbox.dropped)
+    def run_id(self, trial_id: str) -> str | None:
+        """The run of a trial, once all that was noted is written; None if MLflow has none."""
+        return self._ask(trial_id).run_id
 
-    @_event
-    def _end_sweep(self, verdict: Verdict, metrics: Mapping[str, float], timestamp_ms: int) -> None:
-        for run in list(self._known.values()):
-            if run.key[0] == "trial" and run.status == "RUNNING":
-                left: Verdict = "stopped" if verdict == "stopped" else "failed"
-                self._end(run, left, timestamp_ms, "open when the sweep ended")
-        sweep = self._run("sweep")
-        self._batch(sweep, metrics, timestamp_ms)
-        self._end(sweep, verdict, timestamp_ms, "")
+    def close(self) -> None:
+        """Wait until the writer has written what it can, and ends."""
+        self._writer.communicate()
 
-    def _open_experiment(self) -> str:
-        experiment = self._client.get_experiment_by_name(self.sweep)
-        if experiment is None:
-            artifacts = (self._database.parent / "mlartifacts").as_uri() if self._database else None
-            return str(self._client.create_experiment(self.sweep, artifact_location=artifacts))
-        if experiment.lifecycle_stage != "active":
-            raise TrackingError("tracking", [f"experiment {self.sweep!r} is deleted; restore it or rename the sweep"])
-        return str(experiment.experiment_id)
+    def __enter__(self) -> Tracker:
+        return self
 
-    def _load(self) -> None:
-        known: dict[tuple[str, str, str], KnownRun] = {}
-        for run in known_runs(self._client, self.experiment_id):
-            known.setdefault(run.key, run)
-        self._known = known
-
-    def _run(self, level: str, trial_id: str = "") -> KnownRun:
-        try:
-            return self._known[level, trial_id, ""]
-        except KeyError:
-            raise LookupError(f"{level} {trial_id!r} of sweep {self.sweep!r} must be started first") from None
-
-    def _open(self, key: tuple[str, str, str], name: str, start_ms: int, tags: Mapping[str, Scalar]) -> KnownRun:
-        level, trial_id, step = key
-        if run := self._known.get(key):
-            if run.status != "RUNNING":
-                self._client.update_run(run.run_id, status="RUNNING")
-                run.status = "RUNNING"
-            for tag in run.tags.keys() & {"verdict", "message"}:
-                self._client.delete_tag(run.run_id, tag)
-                del run.tags[tag]
-            return run
-        placed = {"level": level, "sweep": self.sweep, "trial_id": trial_id, "step": step}
-        if level != "sweep":
-            parent = self._run("sweep") if level == "trial" else self._run("trial", trial_id)
-            placed["mlflow.parentRunId"] = parent.run_id
-        texts = _texts({**tags, **placed}, TAG_CHARS)
-        created = self._client.create_run(self.experiment_id, start_ms, {k: v for k, v in texts.items() if v}, name)
-        self._known[key] = KnownRun(created)
-        return self._known[key]
-
-    def _batch(
-        self,
-        run: KnownRun,
-        metrics: Mapping[str, float] | None = None,
-        timestamp_ms: int = 0,
-        step: int = 0,
-        *,
-        params: Mapping[str, Scalar] | None = None,
-        tags: Mapping[str, Scalar] | None = None,
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write to a run in as few requests as MLflow's limits allow, and remember what was written."""
-        from mlflow.entities import Metric, Param, RunTag
+        self.close()
 
-        numbers = _finite(metrics or {})
-        given, notes = _texts(params or {}, PARAM_CHARS), _texts(tags or {}, TAG_CHARS)
-        for some_metrics, some_params, some_tags in zip_longest(
-            _chunks([Metric(name, value, timestamp_ms, step) for name, value in numbers.items()], METRICS_PER_BATCH),
-            _chunks([Param(name, value) for name, value in given.items()], TEXTS_PER_BATCH),
-            _chunks([RunTag(name, value) for name, value in notes.items()], TEXTS_PER_BATCH),
-            fillvalue=(),
-        ):
-            self._client.log_batch(run.run_id, some_metrics, some_params, some_tags)
-        run.metrics.update(numbers)
-        run.params.update(given)
-        run.tags.update(notes)
+    def _note(self, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        try:
+            self._journal.append([event, args, kwargs])
+        except Exception as error:  # whatever it is, a full disk or an odd value: a record never ends a sweep
+            self._lost += 1
+            _log.warning("a record is lost: %s", one_line(error))
 
-    def _end(self, run: KnownRun, verdict: Verdict, timestamp_ms: int, message: str) -> None:
-        level, trial_id, _ = run.key
-        for step in list(self._known.values()) if level == "trial" else ():
-            if step.key[:2] == ("step", trial_id) and step.status == "RUNNING":
-                self._close(step, "FAILED", timestamp_ms)
-        if run.status != STATUS[verdict] or run.tags.get("verdict") != verdict:
-            self._batch(run, tags={"verdict": verdict, **({"message": message} if message else {})})
-            self._close(run, STATUS[verdict], timestamp_ms)
+    def _ask(self, trial_id: str = "") -> Standing:
+        """The writer's standing once it has written what it can; one that was killed gets a successor."""
+        try:
+            try:
+                return Standing(**_answer(self._writer, trial_id))
+            except (OSError, EOFError):
+                self.close()
+                self._writer = self._start()
+                return Standing(**_answer(self._writer, trial_id))
+        except (TrackingError, OSError, EOFError) as error:
+            return Standing(waiting(self._journal.path), failure=one_line(error))
 
-    def _close(self, run: KnownRun, status: str, end_ms: int) -> None:
-        self._client.set_terminated(run.run_id, status, end_ms)
-        run.status = status
-
-
-def package_versions() -> dict[str, str]:
-    """The installed version of each package that a trial's numbers can depend on."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)}
-
-
-def _installed(name: str) -> bool:
-    return next(iter(importlib.metadata.distributions(name=name)), None) is not None
-
-
-def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+    def _start(self) -> subprocess.Popen[str]:
+        """A writer that has opened the sweep's experiment."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sweeps.writer"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        # Not as arguments, which every user of the machine can read: an address may hold a password.
+        problems = answered(
+            self.uri, lambda: _answer(process, [self.uri, self.sweep, str(self._journal.path), LOCK_WAIT_S])
+        )
+        if problems:
+            process.communicate()
+            raise TrackingError("tracking", problems)
+        return process
 
 
-def _chunks(items: list[_T], size: int) -> list[list[_T]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def _texts(values: Mapping[str, Scalar], max_chars: int) -> dict[str, str]:
-    return {name: str(value)[:max_chars] for name, value in values.items()}
-
-
-def _csv(rows: Sequence[Mapping[str, Scalar]]) -> str:
-    """Rows under a header that has every column named in any row; nan is an empty cell."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_nan_as_null(row) for row in rows)
-    return text.getvalue()
-
-
-def _nan_as_null(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _nan_as_null(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_nan_as_null(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _answer(process: subprocess.Popen[str], request: Any) -> Any:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(request) + "\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    if not answer:
+        raise EOFError("the process that writes to MLflow has ended")
+    return json.loads(answer)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
-from search_spaces.distributions import Scalar
-from search_spaces.params import params_of
+from search_spaces.distributions import Choice, Distribution, Scalar
+from search_spaces.params import floor, params_of
 from sweeps.spec import SweepSpec, preset_values
 from trainables.catalog import DETECTORS, METHODS
 from trainables.config import Runtime, TrialConfig
@@ -83,6 +82,7 @@ def configured(spec: SweepSpec, splits: Splits, method: str, values: dict[str, S
         pretrained=spec.pretrained,
         ema_momentum=spec.ema_momentum,
         device="cuda" if spec.resources.gpu else "cpu",
+        response_dtype=spec.tables.responses,
     )
 
 
@@ -91,14 +91,31 @@ def runtime(spec: SweepSpec, splits: Splits, evaluate_on: str = "tune", report_a
     on_gpu = bool(spec.resources.gpu)
     return Runtime(
         splits=splits,
-        store=store_folder(spec),
+        store=spec.store,
         evaluate_on=evaluate_on,
         report_at=report_at,
         threads=1 if on_gpu else spec.resources.cpu,
         workers=spec.resources.cpu if on_gpu else 0,
+        floor=response_floor(spec),
+        table_budget_gb=spec.tables.budget_gb,
     )
 
 
-def store_folder(spec: SweepSpec) -> Path:
-    """The results that all sweeps on this storage share."""
-    return spec.storage / "store"
+def response_floor(spec: SweepSpec) -> dict[str, Scalar] | None:
+    """The loosest values of the parameters that decide what a trial of the sweep asks of a teacher; see `Runtime`.
+
+    None where no parameter decides it, empty where no table can serve all trials.
+    """
+    cls, fixed = METHODS[spec.method].params, spec.all_defaults()
+    ranges = {name: _ends(spec.space.get(f"method/{name}"), fixed[f"method/{name}"]) for name in params_of(cls)}
+    try:
+        return floor(cls, ranges) or None
+    except ValueError:
+        return {}
+
+
+def _ends(searched: Distribution | None, default: Scalar) -> tuple[Scalar, ...]:
+    if isinstance(searched, Choice):
+        return (*searched.values, default)
+    kind = type(default)  # 1 and 1.0 are the same value and must be the same floor
+    return (kind(searched.low), kind(searched.high), default) if searched else (default,)

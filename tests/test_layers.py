@@ -16,7 +16,7 @@ HEAVY = ("mlflow", "mmcv", "mmdet", "mmengine", "optuna", "ray", "torch")
 LIGHT = (
     "search_spaces", "sweeps", "sweeps.cli", "sweeps.spec", "trainables", "trainables.catalog", "trainables.config",
     "trainables.datasets", "trainables.errors", "trainables.files", "trainables.recipes", "trainables.records",
-    "trainables.scenarios", "trainables.store",
+    "trainables.scenarios", "trainables.store", "trainables.table_plans",
 )  # fmt: skip
 
 

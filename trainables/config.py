@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.distributions import Scalar
-from trainables.catalog import DETECTORS
+from trainables.catalog import DETECTORS, METHODS
 from trainables.datasets.splits import Split, Splits
 from trainables.files import digest, file_digest
 from trainables.recipes import Recipe
 from trainables.scenarios import Scenario
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 """Counts the changes of this code that change a trial's numbers; stored results of another version are not used."""
 
 
@@ -31,6 +31,7 @@ class TrialConfig:
         pretrained: path or URL of backbone weights.
         ema_momentum: of an average of the weights, which then is what is scored and taught from; 0 for none.
         device: `cpu` or `cuda`; on `cuda` training runs in mixed precision.
+        response_dtype: `float32` or `float16`: what a teacher's logits are rounded to, from a table or live.
     """
 
     scenario: Scenario
@@ -47,6 +48,7 @@ class TrialConfig:
     pretrained: str | None = None
     ema_momentum: float = 0.0
     device: str = "cpu"
+    response_dtype: str = "float32"
 
     @property
     def recipe(self) -> Recipe:
@@ -75,6 +77,8 @@ class TrialConfig:
         if step == 0:
             return shared
         own = {"method": self.method, "params": dict(self.params), "optim": dict(self.optim)}
+        if METHODS[self.method].target is not None:
+            own["response_dtype"] = self.response_dtype
         return shared | own | {"epochs": self.epochs, "seed": self.seed}
 
     def joint(self, step: int) -> TrialConfig:
@@ -98,19 +102,24 @@ class Runtime:
 
     Attributes:
         splits: annotation files and images.
-        store: root of the results that trials share.
+        store: root of the results that trials share: a folder that all nodes share, or a URL.
         evaluate_on: the split that is scored, `tune` or `test`.
         report_at: values of the clock at which to score inside a step, besides its end.
         threads: CPU threads of torch.
         workers: loader processes; 0 loads in the trial's own.
+        floor: values of the method's parameters at which all trials that share a table of responses find what they
+            need (`search_spaces.params.floor`), empty where there are none; by default the trial's own.
+        table_budget_gb: largest table of images, targets or responses to keep; 0 for none.
     """
 
     splits: Splits
-    store: Path
+    store: Path | str
     evaluate_on: str = "tune"
     report_at: tuple[int, ...] = ()
     threads: int = 1
     workers: int = 0
+    floor: Mapping[str, Scalar] | None = None
+    table_budget_gb: float = 8.0
 
     @property
     def scored(self) -> Split:

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 from mmdet.datasets.samplers import AspectRatioBatchSampler
-from mmengine.dataset import BaseDataset, DefaultSampler, pseudo_collate
+from mmengine.dataset import DefaultSampler
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch.utils.data import BatchSampler, DataLoader
 
+from trainables.datasets.image_table import StepDataset, stacked
 from trainables.errors import TrainingError
-from trainables.hooks import AfterEpoch, AverageHook, StateHook
+from trainables.hooks import AfterEpoch, AverageHook, ClockHook, StateHook
 from trainables.incremental import IncrementalDetector
 from trainables.recipes import Recipe
 
@@ -63,9 +64,10 @@ def seed_everything(seed: int) -> None:
 
 
 def fit(
-    model: IncrementalDetector, dataset: BaseDataset, plan: Plan, state: Path, after_epoch: AfterEpoch
+    model: IncrementalDetector, dataset: StepDataset, plan: Plan, state: Path, after_epoch: AfterEpoch
 ) -> dict[str, float]:
-    """Train `model` in place; `iters`, the step's iterations, and `it_per_s`, the speed of those trained now.
+    """Train `model` in place; `iters`, the step's iterations, and of those trained now `it_per_s`, `images_seen` and
+    `time_gradient_s`, the seconds of forward, backward and optimizer.
 
     Args:
         state: file with the state after the last finished epoch; training goes on from it where it exists.
@@ -78,7 +80,7 @@ def fit(
     name = f"palimpsest-{os.getpid()}-{next(_run_number)}"
     loader = _loader(dataset, plan)
     averaging = [AverageHook(plan.ema_momentum)] if plan.ema_momentum else []
-    resuming = StateHook(state, after_epoch, *averaging)
+    resuming, clock = StateHook(state, after_epoch, *averaging), ClockHook()
     with tempfile.TemporaryDirectory(prefix=name) as folder:
         runner = _QuietRunner(
             model=model,
@@ -88,8 +90,8 @@ def fit(
             train_cfg={"by_epoch": True, "max_epochs": plan.epochs},
             optim_wrapper=_optim_wrapper(plan),
             param_scheduler=_schedule(plan, len(loader)),
-            default_hooks={"timer": None, "logger": None, "checkpoint": None},
-            custom_hooks=[*averaging, resuming],
+            default_hooks={"runtime_info": None, "timer": None, "logger": None, "checkpoint": None},
+            custom_hooks=[clock, *averaging, resuming],
             randomness={"seed": plan.seed},
             log_level="ERROR",
             default_scope="mmdet",
@@ -102,8 +104,13 @@ def fit(
         finally:
             for singleton in (MMLogger, MessageHub, Visualizer):
                 singleton._instance_dict.pop(name, None)
-    iters = float(runner.iter)
-    return {"iters": iters, "it_per_s": (iters - resuming.first_iter) / (time.perf_counter() - begin)}
+    now = runner.iter - resuming.first_iter
+    return {
+        "iters": float(runner.iter),
+        "it_per_s": now / (time.perf_counter() - begin),
+        "images_seen": float(now * plan.batch_size),
+        "time_gradient_s": clock.seconds,
+    }
 
 
 class _QuietRunner(Runner):
@@ -113,7 +120,16 @@ class _QuietRunner(Runner):
         pass
 
 
-def _loader(dataset: BaseDataset, plan: Plan) -> DataLoader:
+def autocast(device: str) -> torch.autocast:
+    """The context of a forward pass as training has it: mixed precision on a GPU, float32 elsewhere."""
+    return torch.autocast(device, dtype=_gpu_dtype() if device == "cuda" else None, enabled=device == "cuda")
+
+
+def _gpu_dtype() -> torch.dtype:
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _loader(dataset: StepDataset, plan: Plan) -> DataLoader:
     sampler = DefaultSampler(dataset, shuffle=True, seed=plan.seed)
     whole = len(dataset) >= plan.batch_size
     kind = AspectRatioBatchSampler if plan.recipe.scale else BatchSampler
@@ -121,7 +137,7 @@ def _loader(dataset: BaseDataset, plan: Plan) -> DataLoader:
         dataset,
         batch_sampler=kind(sampler, plan.batch_size, whole),
         num_workers=plan.workers,
-        collate_fn=pseudo_collate,
+        collate_fn=stacked,
         worker_init_fn=_seed_worker,
     )
 
@@ -136,13 +152,14 @@ def _seed_worker(worker: int) -> None:
 def _optim_wrapper(plan: Plan) -> dict[str, Any]:
     recipe = plan.recipe
     optimizer: dict[str, Any] = {"type": recipe.optimizer, "lr": plan.lr, "weight_decay": plan.weight_decay}
+    optimizer["fused"] = plan.device == "cpu"
     if recipe.optimizer == "SGD":
         optimizer["momentum"] = recipe.momentum
     wrapper: dict[str, Any] = {"type": "OptimWrapper", "optimizer": optimizer}
     if recipe.clip_norm:
         wrapper["clip_grad"] = {"max_norm": recipe.clip_norm}
     if plan.device == "cuda":
-        wrapper |= {"type": "AmpOptimWrapper", "dtype": "bfloat16" if torch.cuda.is_bf16_supported() else "float16"}
+        wrapper |= {"type": "AmpOptimWrapper", "dtype": str(_gpu_dtype()).removeprefix("torch.")}
     return wrapper
 
 

@@ -6,7 +6,7 @@ The C++ evaluator gives pycocotools' figures to the last bits, faster; tests hol
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,12 +62,12 @@ def evaluate(
     if problems:
         raise DataError("evaluation", problems)
     truth = [
-        _annotation(record, area=record["area"], iscrowd=int(record.get("iscrowd", 0)))
-        for record in _chosen(ground_truth["annotations"], images, category_ids)
+        _annotation(number, record, record["area"], iscrowd=int(record.get("iscrowd", 0)))
+        for number, record in enumerate(_chosen(ground_truth["annotations"], images, category_ids), start=1)
     ]
     found = [
-        _annotation(record, area=record["bbox"][2] * record["bbox"][3], score=record["score"])
-        for record in _chosen(detections, images, category_ids)
+        _annotation(number, record, record["bbox"][2] * record["bbox"][3], score=record["score"])
+        for number, record in enumerate(_chosen(detections, images, category_ids), start=1)
     ]
     evaluator = COCOeval_faster(_coco(images, category_ids, truth), _coco(images, category_ids, found), iouType="bbox")
     evaluator.evaluate()
@@ -118,26 +118,33 @@ def _mean_of_defined(table: FloatArray, otherwise: float) -> float:
 
 def _chosen(
     records: Iterable[Mapping[str, Any]], images: Sequence[int], category_ids: Sequence[int]
-) -> list[Mapping[str, Any]]:
+) -> Iterator[Mapping[str, Any]]:
     wanted_images, wanted_categories = set(images), set(category_ids)
-    return [
+    return (
         record
         for record in records
         if record["image_id"] in wanted_images and record["category_id"] in wanted_categories
-    ]
+    )
 
 
-def _annotation(record: Mapping[str, Any], **more: float) -> dict[str, Any]:
-    return {"image_id": record["image_id"], "category_id": record["category_id"], "bbox": list(record["bbox"]), **more}
+def _annotation(number: int, record: Mapping[str, Any], area: float, **more: float) -> dict[str, Any]:
+    """The evaluator's view of a record, numbered from 1: it takes the id 0 for "matched with nothing"."""
+    return {
+        "id": number,
+        "image_id": record["image_id"],
+        "category_id": record["category_id"],
+        "bbox": list(record["bbox"]),  # it refuses tuples
+        "area": area,
+        **more,
+    }
 
 
-def _coco(images: Sequence[int], category_ids: Sequence[int], annotations: Sequence[dict[str, Any]]) -> COCO:
-    """The evaluator's view of the annotations, numbered from 1: it takes the id 0 for "matched with nothing"."""
+def _coco(images: Sequence[int], category_ids: Sequence[int], annotations: list[dict[str, Any]]) -> COCO:
     return COCO(
         {
             "images": [{"id": image_id} for image_id in images],
             "categories": [{"id": category_id} for category_id in category_ids],
-            "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)],
+            "annotations": annotations,
         }
     )
 

@@ -12,7 +12,7 @@ import torch
 from trainables.config import TrialConfig
 from trainables.errors import CheckpointError
 from trainables.files import written_whole
-from trainables.step import read_weights
+from trainables.training import read_weights
 
 
 def export(config: TrialConfig, weights: Path, folder: Path) -> Path:

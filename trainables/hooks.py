@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,27 @@ from trainables.files import written_whole
 
 AfterEpoch = Callable[[BaseDetector, int, dict[str, float]], None]
 """Called with the detector to score, the epochs done and the mean of every loss over its last 50 iterations."""
+
+
+class ClockHook(Hook):
+    """Adds up the seconds of forward, backward and optimizer.
+
+    Attributes:
+        seconds: so far.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Start the clock."""
+        self._begin = time.perf_counter()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Stop it."""
+        self.seconds += time.perf_counter() - self._begin
 
 
 class AverageHook(Hook):

@@ -12,7 +12,8 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from trainables.detectors import gfl_losses
-from trainables.detectors.forward import Distiller, Forward
+from trainables.detectors.forward import Distiller, Forward, Samples, rounded
+from trainables.detectors.gfl_losses import Assigner, Targets
 from trainables.errors import TrainingError
 
 
@@ -29,6 +30,9 @@ class IncrementalDetector(BaseModel):
         teacher: the model at the end of the previous step.
         distiller: named losses from both forward passes.
         gt_options: keyword options of the detector's ground-truth losses.
+        targets: what the locations of a batch should say, from a table; assigned anew without it.
+        responses: what the teacher says of a batch, from a table; there is no live teacher then.
+        response_dtype: what a live teacher's logits are rounded to.
     """
 
     def __init__(
@@ -39,6 +43,9 @@ class IncrementalDetector(BaseModel):
         teacher: BaseDetector | None = None,
         distiller: Distiller | None = None,
         gt_options: dict[str, bool] | None = None,
+        targets: Assigner | None = None,
+        responses: Callable[[Samples], Any] | None = None,
+        response_dtype: str = "float32",
     ) -> None:
         super().__init__(data_preprocessor=student.data_preprocessor)
         self.student = student
@@ -46,6 +53,7 @@ class IncrementalDetector(BaseModel):
         self.register_buffer("old", old, persistent=False)
         self.distiller = distiller
         self.gt_options = gt_options or {}
+        self.targets, self.responses, self.response_dtype = targets or self._assigned, responses, response_dtype
         object.__setattr__(self, "teacher", teacher)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IncrementalDetector:
@@ -62,16 +70,23 @@ class IncrementalDetector(BaseModel):
             return self.student(inputs, data_samples, mode)
         student = gfl_losses.forward(self.student, inputs)
         with torch.autocast(inputs.device.type, enabled=False):
-            losses = gfl_losses.losses(self.student, student, data_samples, self.trained, **self.gt_options)
+            targets = self.targets(student, data_samples)
+            losses = gfl_losses.losses(student, targets, self.trained, **self.gt_options)
         return losses | self._distilled(student, inputs, data_samples)
 
-    def _distilled(self, student: Forward, inputs: Tensor, data_samples: Any) -> dict[str, Tensor]:
+    def _assigned(self, student: Forward, samples: Samples) -> Targets:
+        return gfl_losses.assign(self.student.bbox_head, samples, student.centers.device)
+
+    def _distilled(self, student: Forward, inputs: Tensor, samples: Samples) -> dict[str, Tensor]:
         if self.distiller is None:
             return {}
-        with torch.no_grad():
-            teacher = gfl_losses.forward(self.teacher, inputs)
+        if self.responses is not None:
+            teacher = self.responses(samples)
+        else:
+            with torch.no_grad():
+                teacher = rounded(gfl_losses.forward(self.teacher, inputs), self.response_dtype)
         with torch.autocast(inputs.device.type, enabled=False):
-            return self.distiller(student, teacher, self.old, data_samples)
+            return self.distiller(student, teacher, self.old, samples)
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """Losses by name after one optimizer step.
@@ -80,8 +95,7 @@ class IncrementalDetector(BaseModel):
             TrainingError: a loss that is not finite, by name.
         """
         with optim_wrapper.optim_context(self):
-            data = self.data_preprocessor(data, True)
-            losses = self(**data, mode="loss")
+            losses = self(**self._preprocessed(data), mode="loss")
         total = sum(value for name, value in losses.items() if name.startswith("loss"))
         if not torch.isfinite(total):
             bad = [f"{name} is {value.item()}" for name, value in losses.items() if not torch.isfinite(value)]
@@ -89,3 +103,10 @@ class IncrementalDetector(BaseModel):
             raise TrainingError("losses", [f"must be finite, but {' and '.join(bad)}"])
         optim_wrapper.update_params(total)
         return {name: value.detach() for name, value in losses.items()}
+
+    def _preprocessed(self, data: Any) -> dict[str, Any]:
+        """The batch on the device, normalised; the samples' boxes are left behind where a table has the targets."""
+        if self.targets == self._assigned:
+            return self.data_preprocessor(data, True)
+        images = self.data_preprocessor({"inputs": data["inputs"]}, True)["inputs"]
+        return {"inputs": images, "data_samples": data["data_samples"]}

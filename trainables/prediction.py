@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from mmdet.models import BaseDetector
-from mmengine.dataset import BaseDataset, pseudo_collate
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
+
+from trainables.datasets.image_table import stacked
 
 
 @torch.no_grad()
 def predict(
-    detector: BaseDetector, dataset: BaseDataset, category_ids: Sequence[int], batch_size: int, workers: int = 0
+    detector: BaseDetector, dataset: Dataset, category_ids: Sequence[int], batch_size: int, workers: int = 0
 ) -> list[dict[str, Any]]:
     """COCO results: image_id, category_id, bbox (x, y, width, height in px of the original image), score.
 
@@ -24,7 +25,7 @@ def predict(
     """
     # A loader draws a seed from the global generator unless it has one of its own.
     loader = DataLoader(
-        dataset, batch_size, num_workers=workers, collate_fn=pseudo_collate, generator=torch.Generator().manual_seed(0)
+        dataset, batch_size, num_workers=workers, collate_fn=stacked, generator=torch.Generator().manual_seed(0)
     )
     training = detector.training
     detector.eval()

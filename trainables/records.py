@@ -23,8 +23,8 @@ def score_identity(config: TrialConfig, runtime: Runtime, step: int) -> dict[str
 
 def known_score(config: TrialConfig, runtime: Runtime, step: int) -> ClassAP:
     """The AP of `step` that the store already holds; empty if it does not."""
-    path = Store(runtime.store).path("scores", score_identity(config, runtime, step)) / "ap.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    folder = Store(runtime.store).find("scores", score_identity(config, runtime, step))
+    return json.loads((folder / "ap.json").read_text()) if folder else {}
 
 
 def known_joint_ap(config: TrialConfig, runtime: Runtime) -> dict[str, FloatArray]:

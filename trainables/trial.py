@@ -13,6 +13,7 @@ from trainables.environment import prepare_process
 from trainables.metrics import KINDS, FloatArray
 from trainables.records import chain_metrics, known_joint_ap
 from trainables.step import StepResult, class_ap, run_step
+from trainables.training import build_step_tables
 
 Report = Callable[[dict[str, Any]], None]
 """Receives an event: `progress`, `step` (from 0), `timestamp_ms`, `metrics` (of metrics by name; those taken inside a
@@ -46,6 +47,12 @@ def run_joint(config: TrialConfig, runtime: Runtime, step: int) -> StepResult:
     """The reference of `step`, from the store or trained and scored now."""
     prepare_process(runtime.threads)
     return run_step(config.joint(step), runtime, 0, None)
+
+
+def build_tables(config: TrialConfig, runtime: Runtime) -> None:
+    """Put the tables of the first increment into the store; its teacher, the base step, is there already."""
+    prepare_process(runtime.threads)
+    build_step_tables(config, runtime, 1, run_step(config, runtime, 0, None).weights)
 
 
 def _step_event(config: TrialConfig, results: list[StepResult], joint: Mapping[str, FloatArray]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ def with_parameters(base: TrialConfig, chosen: Mapping[str, Mapping[str, Any]]) 
 
 
 def tune_trial(chosen: dict[str, Any], base: TrialConfig, runtime: Runtime, objective: str, folder: Path) -> None:
-    """One trial under Ray Tune. What it has reported is kept beside it, so that a restart repeats no event and no work.
+    """One trial under Ray Tune. What it has reported is kept beside it, so that a restart repeats no work.
 
     A loss that is not finite is the last thing it reports, as `FAILURE`: to raise would make Tune try again, in a new
     process, what ends the same way each time.
@@ -39,6 +38,7 @@ def tune_trial(chosen: dict[str, Any], base: TrialConfig, runtime: Runtime, obje
     """
     from ray import tune
 
+    from trainables.environment import release_memory
     from trainables.trial import run_trial
 
     reporter = _Reporter(folder / tune.get_context().get_trial_id() / "events.json", objective)
@@ -46,18 +46,18 @@ def tune_trial(chosen: dict[str, Any], base: TrialConfig, runtime: Runtime, obje
         run_trial(with_parameters(base, chosen), runtime, reporter)
     except TrainingError as error:
         tune.report({OBJECTIVE: math.nan, PROGRESS: reporter.progress, FAILURE: str(error)})
+    finally:  # Tune ends a stopped trial by raising in `report`
+        release_memory()
 
 
 class _Reporter:
-    """Hands events to Tune, each once over all restarts; Tune's checkpoint holds how far it has heard."""
+    """Hands events to Tune. A trial that starts again says what it said before, and every listener knows it already."""
 
     def __init__(self, path: Path, objective: str) -> None:
         self.path, self.objective = path, objective
         self.events: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
-        heard = self._heard()
         for event in self.events:
-            if event[PROGRESS] > heard:
-                self._send(event)
+            self._send(event)
 
     def __call__(self, event: dict[str, Any]) -> None:
         event = _finite(event)
@@ -74,24 +74,11 @@ class _Reporter:
     def _send(self, event: dict[str, Any]) -> None:
         from ray import tune
 
-        value = self._value(event)
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "heard.json").write_text(json.dumps(event[PROGRESS]))
-            report = {OBJECTIVE: value, PROGRESS: event[PROGRESS], EVENT: json.dumps(event)}
-            tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
+        tune.report({OBJECTIVE: self._value(event), PROGRESS: event[PROGRESS], EVENT: json.dumps(event)})
 
     def _value(self, event: dict[str, Any]) -> float:
         name = self.objective if "classes" in event else f"{self.objective}_mid"
         return float(event["metrics"].get(name, math.nan))
-
-    @staticmethod
-    def _heard() -> int:
-        from ray import tune
-
-        if (checkpoint := tune.get_checkpoint()) is None:
-            return -1
-        with checkpoint.as_directory() as folder:
-            return int(json.loads(Path(folder, "heard.json").read_text()))
 
 
 def _finite(event: dict[str, Any]) -> dict[str, Any]:
@@ -111,6 +98,13 @@ def joint_task(config: TrialConfig, runtime: Runtime, step: int) -> None:
     run_joint(config, runtime, step)
 
 
+def tables_task(config: TrialConfig, runtime: Runtime, *after: Any) -> None:
+    """Build the tables of the first increment, whose teacher all trials share, once the tasks `after` are done."""
+    from trainables.trial import build_tables
+
+    build_tables(config, runtime)
+
+
 def chain_task(config: TrialConfig, runtime: Runtime, *after: Any) -> list[dict[str, Any]]:
     """The events of a whole chain, once the tasks `after` are done.
 
@@ -124,8 +118,11 @@ def chain_task(config: TrialConfig, runtime: Runtime, *after: Any) -> list[dict[
     return events
 
 
-def export_task(config: TrialConfig, weights: Path, folder: Path) -> Path:
-    """The exported checkpoint; see `trainables.export.export`."""
+def export_task(config: TrialConfig, runtime: Runtime, folder: Path) -> Path:
+    """The exported checkpoint of a chain that the store holds; see `trainables.export.export`."""
     from trainables.export import export
+    from trainables.store import Store
 
-    return export(config, weights, folder)
+    chain = Store(runtime.store).find("steps", config.step_identity(len(config.scenario.steps) - 1))
+    assert chain is not None, "the chain was trained before"
+    return export(config, chain / "weights.pt", folder)

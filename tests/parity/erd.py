@@ -43,14 +43,13 @@ def _check_selection(comparison: Comparison, oracle: Oracle) -> None:
     cls_logits = torch.from_numpy(oracle["teacher_cls_logits"])[None]
     box_logits = torch.from_numpy(oracle["teacher_box_logits"])[None]
     count = cls_logits.shape[1]
-    teacher = Forward(cls_logits, box_logits, torch.zeros(count, 2), torch.ones(count), (count,))
-    responses = cls_logits.sigmoid().amax(-1), erd.box_response(box_logits, params.box_response)
-    alphas = params.alpha_cls, params.alpha_box
-    for kind, mask, response, alpha in zip(
-        ("cls", "box"), erd.candidates(teacher, params), responses, alphas, strict=True
+    found = erd.responses(Forward(cls_logits, box_logits, torch.zeros(count, 2), torch.ones(count), (count,)), params)
+    statistics, alphas = (found.of_scores, found.of_boxes), (params.alpha_cls, params.alpha_box)
+    for kind, mask, of_image, alpha in zip(
+        ("cls", "box"), erd.candidates(found, (count,), params), statistics, alphas, strict=True
     ):
         comparison.compare(f"exp_{kind}_inds", mask[0].nonzero().squeeze(1), EXACT)
-        comparison.compare(f"exp_{kind}_thr", erd.elastic_threshold(response, alpha).squeeze(), LOSS)
+        comparison.compare(f"exp_{kind}_thr", erd.elastic_threshold(of_image, alpha).squeeze(), LOSS)
 
 
 class Batch:
@@ -116,7 +115,7 @@ class Batch:
                 "allowed_border": -1, "pos_weight": -1, "debug": False,
             },
         )  # fmt: skip
-        return assign(head, self.student, self.images)
+        return assign(head, self.images, self.student.centers.device)
 
     @cached_property
     def terms(self) -> GFLTerms:
@@ -125,19 +124,17 @@ class Batch:
 
     @cached_property
     def distilled(self) -> Distilled:
-        chosen = erd.select(self.teacher, self.params)
-        sums, sizes = erd.per_image_class(
-            self.cls_logits[..., self.old], self.teacher.cls_logits, chosen.cls_mask, self.params
-        )
-        box_sums, _, _ = erd.per_image_box(self.student, self.teacher, self.old, chosen, self.params)
-        return Distilled(chosen, self.params.lambda_cls * sums, sizes, self.params.lambda_box * box_sums)
+        known = erd.taught(self.teacher, self.params)
+        sums, sizes = erd.per_image_class(self.student, known, self.old, self.params)
+        box_sums, _, _ = erd.per_image_box(self.student, known, self.old, self.params)
+        return Distilled(known, self.params.lambda_cls * sums, sizes, self.params.lambda_box * box_sums)
 
 
 @dataclass(frozen=True)
 class Distilled:
     """The selection of a batch, and per image (B,) the weighted sums of terms and the size of the class selection."""
 
-    chosen: erd.Selection
+    known: erd.Taught
     cls_sums: Tensor
     cls_sizes: Tensor
     box_sums: Tensor
@@ -162,18 +159,19 @@ def _check_ground_truth_losses(comparison: Comparison, batch: Batch) -> None:
 
 
 def _check_image(comparison: Comparison, batch: Batch, image: int) -> None:
-    cls_mask, box_mask = erd.candidates(batch.teacher, batch.params)
+    teacher, known = batch.teacher, batch.distilled.known
+    found = erd.responses(teacher, batch.params)
+    cls_mask, box_mask = erd.candidates(found, teacher.level_sizes, batch.params)
     places = box_mask[image].nonzero().squeeze(1)
-    chosen = batch.distilled.chosen
-    kept = chosen.box_place[chosen.box_image == image]
-    boxes = erd.teacher_boxes(batch.teacher, torch.full_like(places, image), places, batch.params.decode_with_stride)
-    found = {
+    kept = known.box_place[known.box_image == image]
+    boxes = erd.teacher_boxes(teacher.box_logits[image, places], places, teacher, batch.params.decode_with_stride)
+    stored = {
         "exp_cls_inds": (cls_mask[image].nonzero().squeeze(1), EXACT),
         "exp_box_inds": (places, EXACT),
         "exp_box_nms_keep": (torch.searchsorted(places, kept), EXACT),
         "exp_box_nms_input_boxes": (boxes, BOXES),
     }
-    for name, (got, tolerance) in found.items():
+    for name, (got, tolerance) in stored.items():
         if f"{name}_{image}" in batch.oracle:  # the original's NMS stores nothing of an image without boxes
             comparison.compare(f"{name}_{image}", got, tolerance)
 

@@ -18,7 +18,7 @@ from search_spaces.distributions import Choice, Distribution, IntUniform, LogUni
 from search_spaces.erd import ERDParams
 from search_spaces.finetune import FinetuneParams
 from search_spaces.optim import OptimParams, TinyOptimParams
-from search_spaces.params import inactive, params_of, problems_of, table
+from search_spaces.params import covers, floor, inactive, params_of, problems_of, table
 
 CLASSES = (ERDParams, FinetuneParams, OptimParams, TinyOptimParams)
 PRESETS = {
@@ -159,6 +159,70 @@ def test_a_parameter_acts_only_under_its_condition() -> None:
     assert inactive(ERDParams, names, {"select": "elastic"}) == ["topk", "thr"]
     assert inactive(ERDParams, names, {"select": "topk"}) == ["thr", "alpha_cls", "stat_scope"]
     assert inactive(ERDParams, names, {}) == []  # `select` itself is searched
+
+
+def ranges(**varied: list[Any]) -> dict[str, list[Any]]:
+    """What trials may take: the defaults, and of some parameters several values or the ends of a range."""
+    return {name: [value] for name, value in asdict(ERDParams()).items()} | varied
+
+
+def values(**own: Any) -> dict[str, Any]:
+    return asdict(ERDParams(**own))
+
+
+ELASTIC = {"alpha_cls": 2.0, "alpha_box": 2.0, "select": "elastic"}
+ELASTIC |= {"stat_scope": "all_levels", "box_response": "max_logit"}
+
+
+def test_the_floor_holds_the_loosest_of_what_decides_and_acts() -> None:
+    assert floor(ERDParams, ranges()) == ELASTIC
+    assert floor(ERDParams, ranges(alpha_cls=[3.5, 0.5, 2.0], lambda_cls=[0.1, 9.0])) == ELASTIC | {"alpha_cls": 0.5}
+    fixed = {"select": "fixed_thr", "box_response": "max_logit"}
+    assert floor(ERDParams, ranges(select=["fixed_thr"], thr=[0.05, 0.5])) == fixed | {"thr": 0.05}
+    assert floor(ERDParams, ranges(select=["topk"], topk=[50, 1000])) == fixed | {"select": "topk", "topk": 1000}
+    assert floor(FinetuneParams, {name: [value] for name, value in asdict(FinetuneParams()).items()}) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [("select", ["elastic", "all"]), ("stat_scope", ["all_levels", "per_level"]), ("box_response", ["a", "b", "a"])],
+)
+def test_a_parameter_without_a_loosest_value_has_no_floor_where_it_varies(name: str, taken: list[Any]) -> None:
+    with pytest.raises(ValueError, match=f"^the search varies {name}, and each of its values needs other responses$"):
+        floor(ERDParams, ranges(**{name: taken}))
+    assert floor(ERDParams, ranges(**{name: taken[:1] * 2}))[name] == taken[0]
+
+
+def test_what_varies_without_acting_needs_nothing() -> None:
+    assert "stat_scope" not in floor(ERDParams, ranges(select=["all"], stat_scope=["all_levels", "per_level"]))
+
+
+@pytest.mark.parametrize(
+    ("loosest", "own", "expected"),
+    [
+        (ELASTIC, {}, True),
+        (ELASTIC, {"alpha_cls": 2.25, "alpha_box": 3.5, "lambda_cls": 0.1, "nms_iou": 0.5}, True),
+        (ELASTIC, {"alpha_cls": 1.75}, False),
+        (ELASTIC, {"alpha_cls": 3.0, "alpha_box": 1.75}, False),
+        (ELASTIC, {"box_response": "max_prob"}, False),
+        (ELASTIC, {"stat_scope": "per_level"}, False),
+        (ELASTIC, {"select": "all"}, False),
+        ({"select": "all", "box_response": "max_logit"}, {}, False),  # it would serve, and is not asked for
+        ({"select": "topk", "topk": 100, "box_response": "max_logit"}, {"select": "topk", "topk": 99}, True),
+        ({"select": "topk", "topk": 100, "box_response": "max_logit"}, {"select": "topk", "topk": 101}, False),
+        ({"select": "fixed_thr", "thr": 0.1, "box_response": "max_logit"}, {"select": "fixed_thr", "thr": 0.1}, True),
+        ({"select": "fixed_thr", "thr": 0.1, "box_response": "max_logit"}, {"select": "fixed_thr", "thr": 0.09}, False),
+        ({}, {}, False),
+    ],
+)
+def test_a_floor_covers_what_is_not_looser(loosest: dict[str, Any], own: dict[str, Any], expected: bool) -> None:
+    assert covers(ERDParams, loosest, values(**own)) is expected
+
+
+def test_a_floor_covers_every_trial_that_it_is_of() -> None:
+    loosest = floor(ERDParams, ranges(alpha_cls=[1.0, 3.0], alpha_box=[0.5, 3.5]))
+    for alpha_cls, alpha_box in ((1.0, 0.5), (3.0, 3.5), (2.0, 2.0), (1, 3)):
+        assert covers(ERDParams, loosest, values(alpha_cls=alpha_cls, alpha_box=alpha_box))
 
 
 def test_the_table_for_people_has_a_row_a_parameter() -> None:

@@ -21,7 +21,7 @@ training: {{base_epochs: 1, epochs: 2, batch_size: 16}}
 trials: {trials}
 max_concurrent: {at_once}
 scheduler: {{name: {scheduler}, grace: 1, reduction_factor: 2}}
-compare: [finetune]
+compare: [joint, finetune]
 promotion: {{seeds: [0, 1]}}
 """
 

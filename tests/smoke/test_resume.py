@@ -11,7 +11,7 @@ import optuna
 import pytest
 from mlflow import MlflowClient
 
-from sweeps.searcher import study_url
+from sweeps.study import study_storage
 from tests.smoke.conftest import Workspace
 
 pytestmark = pytest.mark.smoke
@@ -61,7 +61,9 @@ def test_interrupted_then_killed_and_gone_on_with_equals_an_undisturbed_sweep(wo
     assert "3 finished" in workspace.run("run", str(spec), "--resume")
     assert len(figures(workspace, "calm")) == 3
     assert figures(workspace, "rough") == figures(workspace, "calm")
-    study = optuna.load_study(study_name="rough", storage=study_url(Path(workspace.folder, "elsewhere/sweeps/rough")))
+    study = optuna.load_study(
+        study_name="rough", storage=study_storage(Path(workspace.folder, "elsewhere/sweeps/rough"))
+    )
     states = [trial.state.name for trial in study.trials]
     assert states.count("COMPLETE") == 3
     assert "RUNNING" not in states

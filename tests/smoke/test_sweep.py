@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 
-from sweeps.searcher import study_url
+from sweeps.study import study_storage
 from tests.smoke.conftest import Workspace
 
 pytestmark = pytest.mark.smoke
@@ -87,7 +87,7 @@ def test_the_sweep_run_tells_spec_versions_references_and_cost(swept: Workspace,
 
 
 def test_the_study_knows_each_trial_once(swept: Workspace) -> None:
-    study = optuna.load_study(study_name="small", storage=study_url(swept.folder / "runs" / "sweeps" / "small"))
+    study = optuna.load_study(study_name="small", storage=study_storage(swept.folder / "runs" / "sweeps" / "small"))
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
     assert study.trials[0].params == DEFAULTS
 

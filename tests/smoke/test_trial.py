@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import shutil
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,8 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from search_spaces.erd import PRESETS
+from search_spaces.erd import PRESETS, ERDParams
+from search_spaces.finetune import FinetuneParams
 from search_spaces.optim import TinyOptimParams
+from search_spaces.params import floor
+from trainables.catalog import DETECTORS
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import DataConfig, Splits, prepare
 from trainables.errors import CheckpointError, TrainingError
@@ -90,15 +94,71 @@ def test_killed_in_mid_step_and_run_again_gives_the_same_bits(
     assert not state.exists()
 
 
-def test_a_chain_of_three_steps_learns_from_each_teacher(config: TrialConfig, splits: Splits, tmp_path: Path) -> None:
+def test_without_tables_the_bits_are_the_same(
+    config: TrialConfig, splits: Splits, tmp_path: Path, undisturbed: list[Any]
+) -> None:
+    without = runtime(splits, tmp_path, table_budget_gb=0.0)
+    results = run_trial(config, without, lambda event: None)
+    assert {path.name for path in tmp_path.iterdir()} & {"images", "targets", "responses"} == set()
+    assert [result.facts["cache_bytes"] for result in results] == [0, 0]
+    assert bits(results) == undisturbed
+
+
+def test_a_chain_of_three_steps_learns_from_each_teacher_with_and_without_tables(
+    config: TrialConfig, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = DETECTORS["gfl_r18_tiny"]
+    flipping = replace(tiny.recipe, flip=0.5)
+    monkeypatch.setitem(DETECTORS, "gfl_r18_tiny", replace(tiny, recipe=flipping))
     groups = [["0", "1", "2", "3"], ["7", "8", "9"], ["4", "5", "6"]]
-    chain = replace(config, scenario=custom_scenario(groups), epochs=1)
+    chain = replace(config, scenario=custom_scenario(groups), epochs=1, response_dtype="float16")
     events: list[dict[str, Any]] = []
-    results = run_trial(chain, runtime(splits, tmp_path), events.append)
+    results = run_trial(chain, runtime(splits, tmp_path / "with"), events.append)
     rows = [torch.load(result.weights, weights_only=True)["bbox_head.gfl_cls.weight"].shape[0] for result in results]
     assert rows == [4, 7, 10]
     assert [len(event["classes"]) for event in events] == [4, 7, 10]
     assert [event["facts"]["params_teacher"] > 0 for event in events] == [False, True, True]
+    assert ["time_saved_responses_s" in event["facts"] for event in events] == [False, True, True]
+    (_,) = (tmp_path / "with" / "responses").iterdir()  # a later step's teacher is the trial's own, and so its table
+    without = run_trial(chain, runtime(splits, tmp_path / "without", table_budget_gb=0.0), lambda event: None)
+    assert bits(without) == bits(results)
+
+
+def test_a_trial_that_shares_a_looser_floor_gives_the_same_bits(
+    config: TrialConfig, splits: Splits, tmp_path: Path, undisturbed: list[Any]
+) -> None:
+    values = {name: [value] for name, value in config.params.items()} | {"alpha_cls": [0.5, 3.5], "alpha_box": [1, 3]}
+    shared = runtime(splits, tmp_path, floor=floor(ERDParams, values))
+    assert bits(run_trial(config, shared, lambda event: None)) == undisturbed
+
+
+def test_a_damaged_table_is_built_anew_and_the_bits_are_the_same(
+    config: TrialConfig, splits: Splits, tmp_path: Path
+) -> None:
+    brief = replace(config, epochs=1)
+    first = bits(run_trial(brief, runtime(splits, tmp_path), lambda event: None))
+    tables = {path: path.read_bytes() for path in tmp_path.glob("*/*/*.bin") if path.stat().st_size}
+    assert {path.parent.parent.name for path in tables} == {"images", "targets", "responses"}
+    for path, content in tables.items():
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    for kind in ("steps", "scores"):
+        shutil.rmtree(tmp_path / kind)
+    assert bits(run_trial(brief, runtime(splits, tmp_path), lambda event: None)) == first
+    assert {path: path.read_bytes() for path in tables} == tables
+
+
+def test_what_a_process_did_before_changes_no_bit(
+    config: TrialConfig, splits: Splits, tmp_path: Path, undisturbed: list[Any]
+) -> None:
+    brief = replace(config, epochs=1)
+    others = [
+        replace(brief, method="finetune", params=asdict(FinetuneParams())),
+        replace(brief, seed=5, base_seed=5, params=asdict(PRESETS["erd_2023"])),
+        replace(brief, scenario=custom_scenario([["9", "8", "7"], ["1", "2"]]), response_dtype="float16"),
+    ]
+    for number, other in enumerate(others):
+        run_trial(other, runtime(splits, tmp_path / "others", report_at=(number,)), lambda event: None)
+    assert bits(run_trial(config, runtime(splits, tmp_path / "own"), lambda event: None)) == undisturbed
 
 
 def test_averaged_weights_stay_nearer_to_where_they_began(config: TrialConfig, splits: Splits, tmp_path: Path) -> None:

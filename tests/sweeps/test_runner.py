@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from sweeps.progress import Display
-from sweeps.runner import hours, restorable, run_sweep, rungs
+from sweeps.runner import restorable, run_sweep, rungs
 from sweeps.spec import SweepSpec
 from tests.sweeps.sweep_files import spec_of
 from trainables.errors import CheckpointError, SpecError
@@ -78,18 +77,3 @@ def test_a_torn_state_is_an_error_and_none_is_a_fresh_start(tmp_path: Path) -> N
         with pytest.raises(CheckpointError, match=f"{newest.name}: is torn") as raised:
             restorable(tmp_path)
         assert raised.value.subject == str(newest)
-
-
-def test_hours_are_summed_over_trials_and_resources(tmp_path: Path) -> None:
-    spec = replace(spec_of(resources={"cpu": 2, "gpu": 0.5}), storage=tmp_path)
-    steps = [{"facts": {"time_train_s": 1800.0}}, {"facts": {"time_saved_s": 7200.0}}, {}]
-    for trial_id in ("a", "b"):
-        file = spec.folder / "trials" / trial_id / "events.json"
-        file.parent.mkdir(parents=True)
-        file.write_text(json.dumps(steps))
-    assert hours(spec, spent_s=7200.0) == {
-        "core_hours_spent": 4.0,
-        "core_hours_saved": 8.0,
-        "gpu_hours_spent": 1.0,
-        "gpu_hours_saved": 2.0,
-    }

@@ -1,4 +1,4 @@
-"""The searcher as Tune calls it, without a cluster: what the study in the database knows afterwards."""
+"""The searcher as Tune calls it, without a cluster: what the study's file holds afterwards."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from ray import cloudpickle
 
 from search_spaces.distributions import Choice, Distribution, IntUniform, LogUniform, Uniform
-from sweeps.searcher import IncrementalSearch, optuna_distribution, study_url
+from sweeps.searcher import IncrementalSearch, optuna_distribution
 from sweeps.spec import SweepSpec
+from sweeps.study import study_file
 from tests.sweeps.sweep_files import spec_of
 from trainables.catalog import METHODS
 from trainables.tune import OBJECTIVE, PROGRESS
 
-pytestmark = pytest.mark.smoke  # it loads Ray, and writes a study's database for each test
+pytestmark = pytest.mark.smoke  # it loads Ray
 
 Search = tuple[IncrementalSearch, SweepSpec]
 SPACE = {"lambda_cls": [0.05, 5.0], "alpha_cls": "declared", "cls_loss": "declared", "warmup_iters": "declared"}
@@ -38,9 +41,15 @@ def search(tmp_path: Path) -> Search:
     return search_of(tmp_path)
 
 
+def study_of(spec: SweepSpec) -> optuna.Study:
+    """The study as Optuna's own reader finds it in the sweep's folder."""
+    file = JournalFileBackend(str(study_file(spec.folder)))
+    return optuna.load_study(study_name=spec.name, storage=JournalStorage(file))
+
+
 def trials_of(spec: SweepSpec) -> list[FrozenTrial]:
-    """What a fresh reader finds in the database."""
-    return optuna.load_study(study_name=spec.name, storage=study_url(spec.folder)).trials
+    """What a fresh reader finds."""
+    return study_of(spec).trials
 
 
 def flat(suggested: Any) -> dict[str, Any]:
@@ -153,7 +162,7 @@ def test_the_objective_may_be_one_that_falls(tmp_path: Path) -> None:
     searcher, spec = search_of(tmp_path, objective="forgetting")
     run(searcher, "t0", 0.1, 0.1, 0.1, 0.1)
     run(searcher, "t1", 0.3, 0.3, 0.3, 0.3)
-    assert optuna.load_study(study_name=spec.name, storage=study_url(spec.folder)).best_trial.number == 0
+    assert study_of(spec).best_trial.number == 0
 
 
 def suggestions(storage: Path, **changes: Any) -> list[dict[str, Any]]:
@@ -211,6 +220,14 @@ def test_a_restore_lets_known_results_pass_and_fails_what_nobody_runs(tmp_path: 
     trials = trials_of(spec)
     assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE", "PRUNED", "FAIL", "COMPLETE"]
     assert [trial.value for trial in trials] == [0.4, 0.5, 0.4, None, 0.6]
+
+
+def test_an_operation_that_a_kill_left_torn_is_as_if_never_begun(tmp_path: Path) -> None:
+    spec = interrupted(tmp_path)
+    whole = study_file(spec.folder).read_bytes()
+    study_file(spec.folder).write_bytes(whole + b'{"op_code":4,"worker')
+    go_on(resumed(tmp_path))
+    assert [trial.value for trial in trials_of(spec)] == [0.4, 0.5, 0.4, None, 0.6]
 
 
 def test_another_process_goes_on_with_it(tmp_path: Path) -> None:

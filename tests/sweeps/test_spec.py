@@ -99,6 +99,36 @@ def test_ranges_and_defaults() -> None:
     assert everything["method/cls_reduction"] == "sum_images"
 
 
+def test_tables_have_a_budget_and_a_precision() -> None:
+    assert (spec_of().tables.budget_gb, spec_of().tables.responses) == (8, "float32")
+    own = spec_of(tables={"budget_gb": 0, "responses": "float16"}).tables
+    assert (own.budget_gb, own.responses) == (0, "float16")
+
+
+@pytest.mark.parametrize(
+    ("compare", "joint", "chains"),
+    [
+        (None, True, ("finetune",)),
+        (["joint"], True, ()),
+        ([], False, ()),
+        (["finetune", "erd/erd_2023"], False, ("finetune", "erd/erd_2023")),
+        (["erd", "joint"], True, ("erd",)),
+    ],
+)
+def test_the_joint_reference_is_one_of_what_to_compare_with(
+    compare: list[str] | None, joint: bool, chains: tuple[str, ...]
+) -> None:
+    spec = spec_of(compare=compare)
+    assert (spec.joint, spec.compare) == (joint, chains)
+
+
+def test_the_store_is_in_the_storage_or_where_the_file_says(tmp_path: Path) -> None:
+    assert spec_of().store == tmp_path / "runs" / "store"
+    assert spec_of(storage="here").store == tmp_path / "here" / "store"
+    assert spec_of(storage="here", store="../common").store == (tmp_path / "../common").resolve()
+    assert spec_of(store="s3://bucket/store").store == "s3://bucket/store"
+
+
 def test_numbers_with_an_exponent_are_numbers() -> None:
     text = text_of(search=None) + "search: {weight_decay: [1e-3, 5E-2], lambda_cls: [1.0e-1, 2e1]}\n"
     spec = parse_spec(text, "sweep.yaml")
@@ -288,6 +318,13 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"scheduler": {"grace": 5}}, "scheduler.grace: `grace < 5` (epochs of all incremental steps) must hold, "),
     ({"resources": {"gpu": 1.5}}, "resources.gpu: must be a whole number above 1, but got 1.5"),
     ({"resources": {"gpu": float("inf")}}, "resources.gpu: input should be a finite number, but got inf"),
+    ({"tables": {"budget_gb": -1}}, "tables.budget_gb: input should be greater than or equal to 0, but got -1"),
+    ({"tables": {"budget_gb": float("inf")}}, "tables.budget_gb: input should be a finite number, but got inf"),
+    ({"tables": {"budget": 1}}, "tables.budget: unknown key; did you mean 'budget_gb'? available: budget_gb, "),
+    ({"tables": {"responses": "float64"}}, "tables.responses: input should be 'float32' or 'float16', but got "),
+    ({"tables": 8}, "tables: must hold keys and values, but got 8"),
+    ({"store": 5}, "store: must be a text, but got 5; put it in quotes"),
+    ({"compare": ["jont"]}, "compare: 'jont' is unknown; did you mean 'joint'? available: joint, "),
     ({"promotion": {"seeds": []}}, "promotion.seeds: list should have at least 1 item"),
     ({"promotion": {"seeds": [1, 1]}}, "promotion.seeds: must all differ, but got [1, 1]"),
     ({"promotion": {"seeds": [-1]}}, "promotion.seeds.0: input should be greater than or equal to 0, but got -1"),

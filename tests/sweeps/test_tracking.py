@@ -1,273 +1,159 @@
-"""The records of a sweep, read back from a real MLflow: nesting, replays, killed drivers, limits, outages."""
+"""A driver's records through the process that writes them: outages, kills, records at fault, two drivers at once."""
 
 from __future__ import annotations
 
-import csv
-import json
-import math
-import socket
-import subprocess
-import sys
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.artifacts import load_text
-from mlflow.entities import Run
 
-from sweeps.connection import TrackingError, connect
-from sweeps.outbox import MAX_WAITING, Outbox
-from sweeps.tracking import Scalar, Tracker
+from sweeps import tracking
+from sweeps.connection import TrackingError
+from sweeps.journal import Journal, lines
+from sweeps.runs import Runs
+from sweeps.tracking import Tracker
+from sweeps.writer import Writer, waiting
+from tests.sweeps.test_runs import MATRIX, METRICS, PARAMS, SCOPE, T0, TABLE, all_runs, points, the_run
 
-SCOPE: dict[str, Scalar] = {"scenario": "digits/5+5", "detector": "gfl_r18", "method": "erd"}
-PARAMS: dict[str, Scalar] = {"method/lambda_cls": 1.0, "optim/lr_scale": 0.5, "seed": 0, "config_id": "0123"}
-METRICS = {"ap_all": 0.4, "ap_old": math.nan, "loss_cls": 0.7}
-TABLE: list[dict[str, Scalar]] = [
-    {"class": "0", "ap": 0.4, "ap_small": math.nan},
-    {"class": "1", "ap": 0.5, "ap_small": 0.1},
+TRIAL = [
+    ["start_trial", ["t1", PARAMS, SCOPE, T0], {}],
+    ["log_epoch", ["t1", {"loss": 2.0}, 1, T0], {}],
+    ["log_step", ["t1", 0, METRICS, T0 + 5, TABLE, MATRIX], {}],
+    ["end_trial", ["t1", "finished", T0 + 9], {}],
 ]
-MATRIX = {"ap": [[0.4, math.nan], [0.3, 0.5]]}
-T0 = 1_700_000_000_000
 
 
-def run_trial(tracker: Tracker, trial_id: str = "t1", *, num_steps: int = 2, at_ms: int = T0) -> None:
-    tracker.start_trial(trial_id, PARAMS, SCOPE, at_ms)
-    for step in range(num_steps):
-        tracker.log_epoch(trial_id, {"loss": 2.0 - step}, progress=step + 1, timestamp_ms=at_ms + 10 * step)
-        tracker.log_step(trial_id, step, METRICS, at_ms + 10 * step + 5, TABLE, MATRIX)
+def run_trial(tracker: Tracker, trial_id: str) -> None:
+    tracker.start_trial(trial_id, PARAMS, SCOPE, T0)
+    tracker.log_epoch(trial_id, {"loss": 2.0}, progress=1, timestamp_ms=T0)
+    tracker.log_step(trial_id, 0, METRICS, T0 + 5, TABLE, MATRIX)
+    tracker.end_trial(trial_id, "finished", T0 + 9)
 
 
-def run_sweep(uri: str, *, at_ms: int = T0) -> Tracker:
-    tracker = Tracker(uri, "erd digits")
-    tracker.start_sweep("name: erd digits\n", SCOPE, at_ms)
-    run_trial(tracker, at_ms=at_ms)
-    tracker.end_trial("t1", "finished", at_ms + 100)
-    tracker.log_reference("joint", {"ap_all": 0.9}, step=1)
-    tracker.end_sweep("finished", {"hours": 0.1, "trials_finished": 1}, at_ms + 200)
-    assert not tracker.outbox.failures
-    return tracker
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    journal = Journal(tmp_path / "records.jsonl")
+    journal.append(["start_sweep", ["name: s", SCOPE, T0], {}])
+    return journal
 
 
-def all_runs(uri: str) -> list[Run]:
-    client = connect(uri)
-    return client.search_runs([e.experiment_id for e in client.search_experiments()])
+def note(journal: Journal, *events: object) -> None:
+    for event in events:
+        journal.append(event)
 
 
-def the_run(uri: str, **tags: str) -> Run:
-    (run,) = [run for run in all_runs(uri) if tags.items() <= run.data.tags.items()]
-    return run
+def statuses(uri: str) -> Counter[tuple[str, str]]:
+    return Counter((run.data.tags["level"], run.info.status) for run in all_runs(uri))
 
 
-def points(uri: str, run: Run, metric: str) -> list[tuple[int, float]]:
-    return [(point.step, point.value) for point in MlflowClient(uri).get_metric_history(run.info.run_id, metric)]
+DONE = {("sweep", "RUNNING"): 1, ("trial", "FINISHED"): 1, ("step", "FINISHED"): 1}
 
 
-def test_runs_nest_and_carry_their_tags(uri: str) -> None:
-    run_sweep(uri)
-    sweep, trial = the_run(uri, level="sweep"), the_run(uri, level="trial")
-    step = the_run(uri, level="step", step="1")
-    assert len(all_runs(uri)) == 4
-    assert trial.data.tags["mlflow.parentRunId"] == sweep.info.run_id
-    assert step.data.tags["mlflow.parentRunId"] == trial.info.run_id
-    for run in (sweep, trial, step):
-        assert {**SCOPE, "sweep": "erd digits"}.items() <= run.data.tags.items()
-        assert run.info.status == "FINISHED"
-    assert step.data.tags["trial_id"] == trial.data.tags["trial_id"] == "t1"
-    assert "step" not in trial.data.tags
-    assert trial.data.tags["verdict"] == "finished"
+def test_what_a_writer_has_written_its_successor_does_not_repeat(uri: str, journal: Journal) -> None:
+    note(journal, *TRIAL[:2])
+    Writer(Runs(uri, "s"), journal.path).write()
+    note(journal, *TRIAL[2:])
+    assert waiting(journal.path) == 2
+    Writer(Runs(uri, "s"), journal.path).write()
+    assert waiting(journal.path) == 0
+    assert statuses(uri) == DONE
+    assert points(uri, the_run(uri, level="trial"), "epoch/loss") == [(1, 2.0)]
 
 
-def test_a_trial_holds_params_curves_and_the_metrics_of_each_step(uri: str) -> None:
-    run_sweep(uri)
-    trial = the_run(uri, level="trial")
-    assert trial.data.params == {"method/lambda_cls": "1.0", "optim/lr_scale": "0.5", "seed": "0", "config_id": "0123"}
-    assert points(uri, trial, "epoch/loss") == [(1, 2.0), (2, 1.0)]
-    assert points(uri, trial, "ap_all") == [(0, 0.4), (1, 0.4)]
-    assert "ap_old" not in trial.data.metrics
+def test_a_writer_killed_before_it_noted_where_it_was_changes_nothing(uri: str, journal: Journal) -> None:
+    note(journal, *TRIAL)
+    Writer(Runs(uri, "s"), journal.path).write()
+    journal.path.with_suffix(".position").unlink()
+    Writer(Runs(uri, "s"), journal.path).write()
+    assert statuses(uri) == DONE
+    assert points(uri, the_run(uri, level="trial"), "ap_all") == [(0, 0.4)]
 
 
-def test_a_step_holds_its_metrics_table_and_matrix(uri: str, database: Path) -> None:
-    run_sweep(uri)
-    step = the_run(uri, level="step", step="1")
-    assert step.data.metrics == {"ap_all": 0.4, "loss_cls": 0.7}
-    assert json.loads(load_text(f"{step.info.artifact_uri}/ap_matrix.json")) == {"ap": [[0.4, None], [0.3, 0.5]]}
-    rows = list(csv.DictReader(load_text(f"{step.info.artifact_uri}/classes.csv").splitlines()))
-    assert rows[0] == {"class": "0", "ap": "0.4", "ap_small": ""}
-    assert (database.parent / "mlartifacts" / step.info.run_id / "artifacts" / "classes.csv").is_file()
-
-
-def test_the_sweep_holds_spec_versions_references_and_texts(uri: str) -> None:
-    tracker = run_sweep(uri)
-    tracker.log_text("# Report", "report.md")
-    sweep = the_run(uri, level="sweep")
-    assert load_text(f"{sweep.info.artifact_uri}/spec.yaml") == "name: erd digits\n"
-    assert load_text(f"{sweep.info.artifact_uri}/report.md") == "# Report"
-    assert sweep.data.tags["version/mlflow"].startswith("3.")
-    assert points(uri, sweep, "reference/joint/ap_all") == [(1, 0.9)]
-    assert sweep.data.metrics["trials_finished"] == 1
-
-
-@pytest.mark.parametrize("later_ms", [0, 60_000])
-def test_a_replay_leaves_one_copy(uri: str, later_ms: int) -> None:
-    run_sweep(uri)
-    run_sweep(uri, at_ms=T0 + later_ms)
-    assert len(all_runs(uri)) == 4
-    trial, sweep = the_run(uri, level="trial"), the_run(uri, level="sweep")
-    assert points(uri, trial, "epoch/loss") == [(1, 2.0), (2, 1.0)]
-    assert points(uri, trial, "ap_all") == [(0, 0.4), (1, 0.4)]
-    assert points(uri, the_run(uri, level="step", step="0"), "ap_all") == [(0, 0.4)]
-    assert points(uri, sweep, "reference/joint/ap_all") == [(1, 0.9)]
-
-
-def test_a_step_trained_again_with_other_numbers_shows_the_new_ones(uri: str) -> None:
-    tracker = run_sweep(uri)
-    tracker.log_step("t1", 1, {**METRICS, "ap_all": 0.2}, T0 + 1000, TABLE, MATRIX)
-    assert the_run(uri, level="trial").data.metrics["ap_all"] == 0.2
-    assert the_run(uri, level="step", step="1").data.metrics["ap_all"] == 0.2
-
-
-def test_after_a_killed_driver_the_same_runs_go_on(uri: str) -> None:
-    killed = Tracker(uri, "erd digits")
-    killed.start_sweep("name: erd digits\n", SCOPE, T0)
-    run_trial(killed, "t1", num_steps=1)
-    run_trial(killed, "t2", num_steps=1)
-    before = {run.info.run_id for run in all_runs(uri)}
-    assert the_run(uri, level="trial", trial_id="t1").info.status == "RUNNING"
-
-    restored = Tracker(uri, "erd digits")
-    restored.start_sweep("name: erd digits\n", SCOPE, T0 + 1000)
-    run_trial(restored, "t1", num_steps=2, at_ms=T0 + 1000)
-    restored.end_trial("t1", "stopped", T0 + 2000)
-    restored.end_sweep("finished", {}, T0 + 3000)
-
-    new = {run.info.run_id for run in all_runs(uri)} - before
-    assert new == {the_run(uri, level="step", trial_id="t1", step="1").info.run_id}
-    assert Counter(run.info.status for run in all_runs(uri)) == {"FINISHED": 5, "FAILED": 1}
-    assert the_run(uri, level="trial", trial_id="t1").data.tags["verdict"] == "stopped"
-    left = the_run(uri, level="trial", trial_id="t2")
-    assert (left.data.tags["verdict"], left.data.tags["message"]) == ("failed", "open when the sweep ended")
-
-
-def test_a_failed_trial_that_starts_again_is_running_again(uri: str) -> None:
-    tracker = Tracker(uri, "s")
-    tracker.start_sweep("", SCOPE, T0)
-    run_trial(tracker, num_steps=1)
-    tracker.end_trial("t1", "failed", T0 + 50, message="CUDA out of memory")
-    failed = the_run(uri, level="trial")
-    assert (failed.info.status, failed.data.tags["verdict"]) == ("FAILED", "failed")
-    assert failed.data.tags["message"] == "CUDA out of memory"
-    tracker.start_trial("t1", {**PARAMS, "seed": 1}, SCOPE, T0 + 60)
-    again = the_run(uri, level="trial")
-    assert again.info.status == "RUNNING"
-    assert "verdict" not in again.data.tags
-    assert "message" not in again.data.tags
-    assert again.data.params["seed"] == "0"
-    assert not tracker.outbox.failures
-
-
-def test_mlflows_limits_hold(uri: str) -> None:
-    tracker = Tracker(uri, "s")
-    tracker.start_sweep("", SCOPE, T0)
-    params = {f"method/p{i}": "x" * 7000 for i in range(120)}
-    tracker.start_trial("t1", params, {**SCOPE, "note": "y" * 9000}, T0)
-    tracker.log_step("t1", 0, {f"m{i}": float(i) for i in range(1700)}, T0, [], [])
-    tracker.end_trial("t1", "failed", T0, message="z" * 9000)
-    assert not tracker.outbox.failures
-    trial, step = the_run(uri, level="trial"), the_run(uri, level="step")
-    assert {len(value) for value in trial.data.params.values()} == {6000}
-    assert len(trial.data.params) == 120
-    assert len(trial.data.metrics) == len(step.data.metrics) == 1700
-    assert len(trial.data.tags["note"]) == len(trial.data.tags["message"]) == 8000
-
-
-def test_what_is_recorded_during_an_outage_arrives_after_it(
-    uri: str, database: Path, caplog: pytest.LogCaptureFixture
+def test_what_is_noted_during_an_outage_arrives_after_it(
+    uri: str, database: Path, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracker = Tracker(uri, "s")
-    tracker.start_sweep("", SCOPE, T0)
-    run_trial(tracker, "t1", num_steps=1)
+    writer = Writer(Runs(uri, "s"), journal.path)
+    writer.write()
     away = database.rename(database.with_name("away.db"))
     database.mkdir()  # nothing can be opened here
-    run_trial(tracker, "t1", num_steps=2)
-    run_trial(tracker, "t2")
-    tracker.end_trial("t1", "finished", T0 + 90)
-    assert len(tracker.outbox) > 0
-    assert len([record for record in caplog.records if record.name == "sweeps.outbox"]) == 1
+    note(journal, *TRIAL)
+    for _ in range(3):
+        writer.write()
+    assert (writer.standing("").waiting, writer.standing("").dropped) == (4, 0)
+    assert len([record for record in caplog.records if record.name == "sweeps.writer"]) <= 2
 
     database.rmdir()
     away.rename(database)
-    tracker.end_trial("t2", "finished", T0 + 90)
-    tracker.end_sweep("finished", {}, T0 + 99)
-    assert len(tracker.outbox) == tracker.outbox.dropped == 0
-    assert Counter(run.data.tags["level"] for run in all_runs(uri)) == {"sweep": 1, "trial": 2, "step": 4}
-    assert {run.info.status for run in all_runs(uri)} == {"FINISHED"}
-    assert points(uri, the_run(uri, level="trial", trial_id="t1"), "epoch/loss") == [(1, 2.0), (2, 1.0)]
+    writer.write()
+    assert writer.standing("").waiting == 0
+    assert statuses(uri) == DONE
 
 
-def test_a_sweep_ends_though_mlflow_never_comes_back(uri: str, database: Path) -> None:
-    tracker = Tracker(uri, "s")
-    tracker.start_sweep("", SCOPE, T0)
-    database.rename(database.with_name("away.db"))
-    run_trial(tracker)
-    tracker.end_sweep("finished", {}, T0)
-    assert sum(tracker.outbox.failures.values()) >= 1
-    assert len(tracker.outbox) > 0
-
-
-def test_an_event_that_is_at_fault_is_dropped_and_the_next_one_written(uri: str) -> None:
-    tracker = Tracker(uri, "s")
-    tracker.start_sweep("", SCOPE, T0)
-    tracker.log_epoch("never started", {"loss": 1.0}, 1, T0)
-    tracker.start_trial("t1", PARAMS, SCOPE, T0)
-    tracker.log_epoch("t1", {"what?*": 1.0}, 1, T0)
-    tracker.log_epoch("t1", {"loss": 1.0}, 2, T0)
-    assert tracker.outbox.dropped == 2
-    tracker.end_sweep("finished", {}, T0)
+def test_an_event_that_is_at_fault_is_dropped_and_the_next_one_written(uri: str, journal: Journal) -> None:
+    note(journal, ["log_epoch", ["never started", {"loss": 1.0}, 1, T0], {}])
+    note(journal, TRIAL[0], ["log_epoch", ["t1", {"what?*": 1.0}, 1, T0], {}])
+    note(journal, ["log_epoch", ["t1", {"loss": 1.0}, 2, T0], {}])
+    writer = Writer(Runs(uri, "s"), journal.path)
+    writer.write()
+    assert writer.standing("t1").dropped == 2
     assert points(uri, the_run(uri, level="trial"), "epoch/loss") == [(2, 1.0)]
 
 
-def test_the_outbox_is_bounded() -> None:
-    def down() -> None:
-        raise OSError("down")
-
-    outbox = Outbox(down)
-    for _ in range(MAX_WAITING + 5):
-        outbox.put(down)
-    assert (len(outbox), outbox.dropped, outbox.failures) == (MAX_WAITING, 5, {"OSError": 1})
-
-
-@pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns", "sqlite://", "", "databricks"])
-def test_only_databases_and_servers_are_allowed(uri: str) -> None:
-    with pytest.raises(TrackingError, match="must be a database or a server"):
-        Tracker(uri, "s")
-
-
-def test_a_server_that_does_not_answer_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with pytest.raises(TrackingError, match=rf"MLflow at http://127.0.0.1:{port} must answer"):
-        Tracker(f"http://127.0.0.1:{port}", "s")
-
-
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("not a database, but long enough to look like one" * 100)
-    with pytest.raises(TrackingError):
-        Tracker(f"sqlite:///{tmp_path}/notes.txt", "s")
-
-
-def test_a_deleted_experiment_is_refused(uri: str) -> None:
-    client = connect(uri)
-    client.delete_experiment(client.create_experiment("s"))
-    with pytest.raises(TrackingError, match="restore it or rename"):
-        Tracker(uri, "s")
+def test_a_line_that_a_kill_left_torn_is_cut_off(journal: Journal) -> None:
+    before = journal.path.read_bytes()
+    journal.path.write_bytes(before + b'["end_trial",["t')
+    note(Journal(journal.path), TRIAL[0])
+    assert [line.startswith((b'["start_sweep"', b'["start_trial"')) for line, _ in lines(journal.path)] == [True, True]
 
 
 @pytest.mark.smoke
-def test_a_first_start_creates_the_database_without_a_word(tmp_path: Path) -> None:
-    code = f"from sweeps.tracking import Tracker; Tracker('sqlite:///{tmp_path}/new/mlflow.db', 's')"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("", "")
-    assert (tmp_path / "new" / "mlflow.db").is_file()
+def test_a_sweep_is_written_by_the_time_it_ends(uri: str, tmp_path: Path) -> None:
+    with Tracker(uri, "s", tmp_path / "s") as tracker:
+        sweep = tracker.start_sweep("name: s\n", SCOPE, T0)
+        run_trial(tracker, "t1")
+        assert tracker.run_id("t1") == the_run(uri, level="trial").info.run_id
+        tracker.end_sweep("finished", {"hours": 0.1}, T0 + 99)
+        assert the_run(uri, level="sweep").info.run_id == sweep
+        assert {run.info.status for run in all_runs(uri)} == {"FINISHED"}
+        tracker.log_text("# Report", "report.md")
+    assert [file.path for file in MlflowClient(uri).list_artifacts(sweep)] == ["report.md", "spec.yaml"]
+
+
+@pytest.mark.smoke
+def test_a_killed_writer_is_replaced_and_nothing_is_lost(uri: str, tmp_path: Path) -> None:
+    with Tracker(uri, "s", tmp_path / "s") as tracker:
+        tracker.start_sweep("name: s\n", SCOPE, T0)
+        os.kill(tracker._writer.pid, signal.SIGKILL)
+        run_trial(tracker, "t1")
+        tracker.log_reference("joint", {"ap_all": object()}, 1)  # type: ignore[dict-item]
+        tracker.end_sweep("finished", {}, T0 + 99)
+    assert statuses(uri) == {("sweep", "FINISHED"): 1, ("trial", "FINISHED"): 1, ("step", "FINISHED"): 1}
+
+
+@pytest.mark.smoke
+def test_a_sweep_ends_though_mlflow_never_comes_back(
+    uri: str, database: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Tracker(uri, "s", tmp_path / "s") as tracker:
+        tracker.start_sweep("", SCOPE, T0)
+        database.rename(database.with_name("away.db"))
+        database.mkdir()
+        run_trial(tracker, "t1")
+        tracker.end_sweep("finished", {}, T0)
+    assert "not in MLflow: 5 records that wait" in caplog.text
+
+
+@pytest.mark.smoke
+def test_a_journal_has_one_driver(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "LOCK_WAIT_S", 0.1)
+    with Tracker(uri, "s", tmp_path / "s"), pytest.raises(TrackingError, match="must have one driver"):
+        Tracker(uri, "s", tmp_path / "s")
+
+
+@pytest.mark.smoke
+def test_an_address_that_cannot_be_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(TrackingError, match="must be a database or a server"):
+        Tracker("mlruns", "s", tmp_path / "s")

@@ -42,6 +42,7 @@ OF_LATER_STEPS: dict[str, Any] = {
     "optim": asdict(TinyOptimParams(lr_scale=0.5)),
     "epochs": 3,
     "seed": 1,
+    "response_dtype": "float16",
 }
 STEPS = range(len(CONFIG.scenario.steps))
 
@@ -115,8 +116,15 @@ def test_names_and_the_order_of_keys_do_not_count() -> None:
 
 def test_what_does_not_change_numbers_is_not_part_of_a_configuration() -> None:
     of_runtime = {f.name for f in dataclasses.fields(Runtime)}
-    assert {"store", "threads", "workers", "evaluate_on", "report_at"} <= of_runtime
+    assert {"store", "threads", "workers", "evaluate_on", "report_at", "floor", "table_budget_gb"} <= of_runtime
     assert not of_runtime & {f.name for f in dataclasses.fields(TrialConfig)}
+
+
+def test_the_precision_of_responses_counts_where_there_is_a_teacher() -> None:
+    naive = replace(CONFIG, method="finetune", params={"loss_scope": "full"})
+    for config, same in ((CONFIG, [True, False, False]), (naive, [True, True, True])):
+        half = replace(config, response_dtype="float16")
+        assert [half.step_identity(step) == config.step_identity(step) for step in STEPS] == same
 
 
 def test_another_version_or_recipe_is_another_result(monkeypatch: pytest.MonkeyPatch) -> None:

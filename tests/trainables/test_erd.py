@@ -32,7 +32,9 @@ from trainables.distillation.erd import (
     kl_rows,
     per_image_box,
     per_image_class,
-    select,
+    responses,
+    statistics,
+    taught,
     teacher_boxes,
 )
 
@@ -46,6 +48,15 @@ CATEGORICAL = [
 
 def distilled(params: ERDParams, student: Forward, teacher: Forward) -> dict[str, Tensor]:
     return ERD(params)(student, teacher, OLD, samples(len(teacher.cls_logits)))
+
+
+def masks(teacher: Forward, params: ERDParams) -> tuple[Tensor, Tensor]:
+    """Where a teacher is listened to for classes and, before NMS, for boxes."""
+    return candidates(responses(teacher, params), teacher.level_sizes, params)
+
+
+def elastic(responses_BN: Tensor, alpha: float, parts: tuple[int, ...]) -> Tensor:
+    return elastic_mask(responses_BN, alpha, statistics(responses_BN, parts), parts)
 
 
 def batch(count: int = 2) -> tuple[Forward, Forward]:
@@ -148,7 +159,7 @@ def slow_image(student: Forward, teacher: Forward, image: int, params: ERDParams
 def test_equals_a_derivation_in_loops(params: ERDParams) -> None:
     student, teacher = batch(3)
     slow = [slow_image(student, teacher, image, params) for image in range(3)]
-    assert len(select(teacher, params).box_image) < candidates(teacher, params)[1].sum()  # the NMS has work to do
+    assert len(taught(teacher, params).box_image) < masks(teacher, params)[1].sum()  # the NMS has work to do
     found = distilled(params, student, teacher)
     assert found["loss_dist_cls"].item() == pytest.approx(sum(d_cls for d_cls, _ in slow) / 3, rel=1e-5)
     assert found["loss_dist_bbox"].item() == pytest.approx(sum(d_box for _, d_box in slow) / 3, rel=1e-5)
@@ -176,7 +187,7 @@ def test_two_equal_images_double_the_released_loss_and_leave_the_fixed_one(prese
 def test_the_2022_code_takes_one_mean_over_the_selection_of_the_batch() -> None:
     student, teacher = batch()
     params = PRESETS["erd_2022"]
-    mask = candidates(teacher, params)[0]
+    mask = masks(teacher, params)[0]
     assert mask[0].sum() != mask[1].sum()
     squares = (student.cls_logits[..., :NUM_OLD] - teacher.cls_logits).square()[mask]
     assert distilled(params, student, teacher)["loss_dist_cls"].item() == pytest.approx(squares.mean().item(), rel=1e-6)
@@ -188,9 +199,8 @@ def test_permuting_images_permutes_their_terms() -> None:
 
     def per_image(images: list[int]) -> tuple[Tensor, Tensor]:
         some, known = pick(student, images), pick(teacher, images)
-        chosen = select(known, params)
-        cls_sums, _ = per_image_class(some.cls_logits[..., OLD], known.cls_logits, chosen.cls_mask, params)
-        return cls_sums, per_image_box(some, known, OLD, chosen, params)[0]
+        chosen = taught(known, params)
+        return per_image_class(some, chosen, OLD, params)[0], per_image_box(some, chosen, OLD, params)[0]
 
     for before, after in zip(per_image([0, 1, 2]), per_image(order), strict=True):
         torch.testing.assert_close(after, before[order])
@@ -201,7 +211,7 @@ def test_permuting_images_permutes_their_terms() -> None:
 def test_what_the_student_says_outside_the_selection_is_nobodys_concern(cls_loss: str) -> None:
     student, teacher = batch()
     params = ERDParams(cls_loss=cls_loss)
-    outside = ~candidates(teacher, params)[0]
+    outside = ~masks(teacher, params)[0]
     noise = torch.randn(student.cls_logits.shape, generator=torch.Generator().manual_seed(5))
     noisy = replace(student, cls_logits=student.cls_logits + noise * outside[..., None])
     expected = distilled(params, student, teacher)["loss_dist_cls"]
@@ -263,15 +273,15 @@ def test_an_image_without_selection_counts_as_zero_beside_others() -> None:
 def test_equal_responses_select_nothing_however_their_mean_is_rounded(alpha: float) -> None:
     drawn = torch.rand(300, generator=torch.Generator().manual_seed(0)) * 6
     for count in (84, 336, 20_000):
-        assert not elastic_mask(drawn[:, None].expand(-1, count).contiguous(), alpha).any()
+        assert not elastic(drawn[:, None].expand(-1, count).contiguous(), alpha, (count,)).any()
 
 
 def test_the_threshold_is_strict_and_taken_by_image_or_by_level() -> None:
     responses = torch.tensor([[0.0, 0.0, 0.0, 4.0, 9.0, 9.0, 9.0, 17.0]])
     # image: mean 6, std 6.07; first level: mean 1, std 2; second level: mean 11, std 4
-    assert elastic_mask(responses, 1.5).tolist() == [[False] * 7 + [True]]
-    assert elastic_mask(responses, 1.5, (4, 4)).tolist() == [[False] * 4 + [False] * 4]
-    assert elastic_mask(responses, 1.4, (4, 4)).tolist() == [[False] * 3 + [True] + [False] * 3 + [True]]
+    assert elastic(responses, 1.5, (8,)).tolist() == [[False] * 7 + [True]]
+    assert elastic(responses, 1.5, (4, 4)).tolist() == [[False] * 4 + [False] * 4]
+    assert elastic(responses, 1.4, (4, 4)).tolist() == [[False] * 3 + [True] + [False] * 3 + [True]]
 
 
 def test_statistics_are_of_the_image_or_of_each_level() -> None:
@@ -279,7 +289,7 @@ def test_statistics_are_of_the_image_or_of_each_level() -> None:
     louder = teacher.cls_logits.clone()
     louder[:, teacher.level_sizes[0] :] += 6  # the smaller levels shout
     teacher = replace(teacher, cls_logits=louder)
-    by_image, by_level = (candidates(teacher, ERDParams(stat_scope=scope))[0] for scope in ("all_levels", "per_level"))
+    by_image, by_level = (masks(teacher, ERDParams(stat_scope=scope))[0] for scope in ("all_levels", "per_level"))
     assert not by_image[:, : teacher.level_sizes[0]].any()
     assert by_level[:, : teacher.level_sizes[0]].any(1).all()
 
@@ -304,7 +314,7 @@ def test_class_losses_are_distances_of_logits_or_of_probabilities() -> None:
 @pytest.mark.parametrize("box_weight", ["student", "teacher", "none"])
 def test_box_terms_are_weighed_and_normalised_as_asked(box_weight: str) -> None:
     student, teacher = batch(1)
-    chosen = select(teacher, ERDParams())
+    chosen = taught(teacher, ERDParams())
     places = chosen.box_place
     weights = {
         "student": student.cls_logits[0, places, :NUM_OLD].sigmoid().amax(-1),
@@ -323,11 +333,11 @@ def test_box_terms_are_weighed_and_normalised_as_asked(box_weight: str) -> None:
 def test_without_the_stride_boxes_are_small_and_more_of_them_stay() -> None:
     teacher = forward_pass(2, NUM_OLD)
     with_stride, without = (
-        select(teacher, ERDParams(alpha_box=0.5, decode_with_stride=flag)) for flag in (True, False)
+        taught(teacher, ERDParams(alpha_box=0.5, decode_with_stride=flag)) for flag in (True, False)
     )
     assert len(without.box_image) > len(with_stride.box_image)
     image, place = without.box_image, without.box_place
-    one, other = (teacher_boxes(teacher, image, place, flag) for flag in (True, False))
+    one, other = (teacher_boxes(teacher.box_logits[image, place], place, teacher, flag) for flag in (True, False))
     sizes = [boxes[:, 2:] - boxes[:, :2] for boxes in (one, other)]
     torch.testing.assert_close(sizes[0], sizes[1] * teacher.strides[place, None])
 
@@ -335,16 +345,16 @@ def test_without_the_stride_boxes_are_small_and_more_of_them_stay() -> None:
 @pytest.mark.parametrize("topk", [50, 1000])
 def test_topk_keeps_so_many_of_each_image_or_all(topk: int) -> None:
     teacher = forward_pass(2, NUM_OLD)
-    for mask in candidates(teacher, ERDParams(select="topk", topk=topk)):
+    for mask in masks(teacher, ERDParams(select="topk", topk=topk)):
         assert mask.sum(1).tolist() == [min(topk, mask.shape[1])] * 2
     scores = teacher.cls_logits.sigmoid().amax(-1)
-    mask = candidates(teacher, ERDParams(select="topk", topk=50))[0]
+    mask = masks(teacher, ERDParams(select="topk", topk=50))[0]
     assert scores[0][mask[0]].min() > scores[0][~mask[0]].max()
 
 
 def test_a_fixed_threshold_is_a_probability() -> None:
     teacher = forward_pass(2, NUM_OLD)
-    cls_mask, box_mask = candidates(teacher, ERDParams(select="fixed_thr", thr=0.4))
+    cls_mask, box_mask = masks(teacher, ERDParams(select="fixed_thr", thr=0.4))
     assert torch.equal(cls_mask, teacher.cls_logits.sigmoid().amax(-1) > 0.4)
     assert torch.equal(box_mask, cls_mask)
     assert 0 < cls_mask.sum() < cls_mask.numel()
@@ -358,7 +368,7 @@ def test_suppression_is_per_image_and_per_class() -> None:
     centers[:3] = 32.0
     cls_logits[:, 0, 0], cls_logits[:, 1, 0], cls_logits[:, 2, 1] = 3.0, 2.0, 1.0
     known = replace(teacher, cls_logits=cls_logits, box_logits=torch.zeros_like(teacher.box_logits), centers=centers)
-    chosen = select(known, ERDParams(select="fixed_thr", thr=0.5))
+    chosen = taught(known, ERDParams(select="fixed_thr", thr=0.5))
     assert list(zip(chosen.box_image.tolist(), chosen.box_place.tolist(), strict=True)) == [
         (0, 0), (0, 2), (1, 0), (1, 2)
     ]  # fmt: skip
@@ -382,8 +392,8 @@ def test_kl_over_classes_uses_its_temperature() -> None:
 
 def test_counts_are_means_per_image() -> None:
     student, teacher = batch(3)
-    found, chosen = distilled(ERDParams(), student, teacher), select(teacher, ERDParams())
-    assert found["n_sel_cls"].item() == pytest.approx(chosen.cls_mask.sum().item() / 3)
+    found, chosen = distilled(ERDParams(), student, teacher), taught(teacher, ERDParams())
+    assert found["n_sel_cls"].item() == pytest.approx(len(chosen.cls_image) / 3)
     assert found["n_sel_box"].item() == pytest.approx(len(chosen.box_image) / 3)
 
 

@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from tests.bench.evaluation import coco_like, max_difference, pycocotools_evaluate
 from trainables.errors import DataError
-from trainables.evaluation import Evaluation, evaluate
-from trainables.metrics import KINDS, FloatArray
+from trainables.evaluation import evaluate
+from trainables.metrics import KINDS
 
 Truth = dict[str, Any]
 Found = list[dict[str, Any]]
@@ -63,80 +61,40 @@ def scenes(seed: int, num_boxes: int = 40, num_found: int = 200) -> tuple[Truth,
     return truth, found
 
 
-def pycocotools_evaluate(
+def assert_equals_pycocotools(
     truth: Truth, found: Found, category_ids: list[int], image_ids: list[int] | None = None
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """COCOeval's summary, and its precision and recall with the classes in the order of `category_ids`."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        expected, results = COCO(), COCO()
-        expected.dataset = copy.deepcopy(truth)
-        results.dataset = {**copy.deepcopy(truth), "annotations": []}
-        expected.createIndex()
-        results.createIndex()
-        if found:
-            results = expected.loadRes(copy.deepcopy(found))
-        evaluator = COCOeval(expected, results, "bbox")
-        evaluator.params.catIds = category_ids
-        evaluator.params.imgIds = image_ids or evaluator.params.imgIds
-        evaluator.evaluate()
-        evaluator.accumulate()
-        evaluator.summarize()
-    columns = [sorted(category_ids).index(category_id) for category_id in category_ids]
-    return evaluator.stats, evaluator.eval["precision"][:, :, columns], evaluator.eval["recall"][:, columns]
-
-
-def mean_of_defined(values: FloatArray) -> float:
-    return float(values[values > -1].mean()) if (values > -1).any() else np.nan
-
-
-def assert_equals_pycocotools(got: Evaluation, expected: tuple[FloatArray, FloatArray, FloatArray]) -> None:
-    stats, precision, recall = expected
-    np.testing.assert_allclose(got.stats, stats, rtol=0, atol=1e-12)
-    for c in range(precision.shape[2]):
-        of_class = {
-            "ap": precision[:, :, c, 0, 2],
-            "ap50": precision[0, :, c, 0, 2],
-            "ap75": precision[5, :, c, 0, 2],
-            "ap_small": precision[:, :, c, 1, 2],
-            "ap_medium": precision[:, :, c, 2, 2],
-            "ap_large": precision[:, :, c, 3, 2],
-            "ar1": recall[:, c, 0, 0],
-            "ar10": recall[:, c, 0, 1],
-            "ar100": recall[:, c, 0, 2],
-            "ar_small": recall[:, c, 1, 2],
-            "ar_medium": recall[:, c, 2, 2],
-            "ar_large": recall[:, c, 3, 2],
-        }
-        assert list(got.per_class) == list(of_class)
-        for kind, values in of_class.items():
-            assert got.per_class[kind][c] == pytest.approx(mean_of_defined(values), abs=1e-12, nan_ok=True)
-        by_iou = [mean_of_defined(at_iou) for at_iou in precision[:, :, c, 0, 2]]
-        np.testing.assert_allclose(got.ap_by_iou[c], by_iou, rtol=0, atol=1e-12)
+) -> None:
+    got = evaluate(truth, found, category_ids, image_ids)
+    expected = pycocotools_evaluate(*copy.deepcopy((truth, found)), category_ids, image_ids)
+    assert max_difference(got, expected) <= 1e-12
 
 
 @pytest.mark.parametrize("seed", range(NUM_SEEDS))
 def test_every_figure_is_that_of_pycocotools(seed: int) -> None:
-    truth, found = scenes(seed)
-    assert_equals_pycocotools(evaluate(truth, found, CATEGORY_IDS), pycocotools_evaluate(truth, found, CATEGORY_IDS))
+    assert_equals_pycocotools(*scenes(seed), CATEGORY_IDS)
+
+
+def test_every_figure_of_a_coco_like_set_is_that_of_pycocotools() -> None:
+    truth, found = coco_like(num_images=150, num_classes=40, num_found=50)
+    category_ids = [category["id"] for category in truth["categories"]]
+    assert_equals_pycocotools(truth, found, category_ids)
+    assert (evaluate(truth, found, category_ids).stats > 0).all()
 
 
 def test_more_than_a_hundred_detections_of_a_class_in_an_image() -> None:
-    truth, found = scenes(0, num_found=3000)
-    assert_equals_pycocotools(evaluate(truth, found, CATEGORY_IDS), pycocotools_evaluate(truth, found, CATEGORY_IDS))
+    assert_equals_pycocotools(*scenes(0, num_found=3000), CATEGORY_IDS)
 
 
 @pytest.mark.parametrize("num_boxes", [0, 1])
 @pytest.mark.parametrize("num_found", [0, 1])
 def test_next_to_nothing(num_boxes: int, num_found: int) -> None:
-    truth, found = scenes(2, num_boxes, num_found)
-    assert_equals_pycocotools(evaluate(truth, found, CATEGORY_IDS), pycocotools_evaluate(truth, found, CATEGORY_IDS))
+    assert_equals_pycocotools(*scenes(2, num_boxes, num_found), CATEGORY_IDS)
 
 
 def test_subsets_of_classes_and_images() -> None:
     truth, found = scenes(3)
     classes, images = [23, 5], [truth["images"][0]["id"], truth["images"][4]["id"]]
-    got = evaluate(truth, found, classes, images)
-    assert_equals_pycocotools(got, pycocotools_evaluate(truth, found, classes, images))
+    assert_equals_pycocotools(truth, found, classes, images)
 
 
 @pytest.mark.parametrize("seed", range(NUM_SEEDS))
@@ -178,6 +136,15 @@ def test_an_annotation_may_have_the_id_0() -> None:
     np.testing.assert_array_equal(
         evaluate(from_0, found, CATEGORY_IDS).stats, evaluate(truth, found, CATEGORY_IDS).stats
     )
+
+
+@pytest.mark.parametrize("sequence", [tuple, np.array])
+def test_a_box_may_be_any_sequence(sequence: Callable[[list[float]], Any]) -> None:
+    truth, found = scenes(5)
+    expected = evaluate(truth, found, CATEGORY_IDS)
+    for record in (*truth["annotations"], *found):
+        record["bbox"] = sequence(record["bbox"])
+    assert max_difference(evaluate(truth, found, CATEGORY_IDS), expected) == 0
 
 
 def test_inputs_stay_as_they_were_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:

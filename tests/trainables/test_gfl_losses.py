@@ -18,6 +18,7 @@ from trainables.detectors.gfl_losses import GFLTerms, Targets, assign, distribut
 NUM_CLASSES = 6
 EVERYTHING = torch.arange(NUM_CLASSES)
 NEW = torch.tensor([4, 5])
+CPU = torch.device("cpu")
 TWO = sample([(3.0, 5.0, 30.0, 33.0), (20.0, 28.0, 61.0, 60.0)], [5, 4])
 ONE = sample([(10.0, 8.0, 28.0, 21.0)], [4])
 NONE = sample([], [])
@@ -48,7 +49,7 @@ def terms_of(
     detector: SingleStageDetector, batch: list[DetDataSample], channels: Tensor, **how: bool
 ) -> tuple[GFLTerms, Targets, Forward]:
     output = output_of(detector, len(batch))
-    targets = assign(detector.bbox_head, output, batch)
+    targets = assign(detector.bbox_head, batch, CPU)
     return gfl_terms(output, targets, channels, **how), targets, output
 
 
@@ -112,7 +113,7 @@ def test_channels_left_out_get_exactly_no_gradient(detector: SingleStageDetector
 
 def test_channels_left_out_weigh_nothing_in_a_box(detector: SingleStageDetector) -> None:
     output = output_of(detector, 1)
-    targets = assign(detector.bbox_head, output, [TWO])
+    targets = assign(detector.bbox_head, [TWO], CPU)
     louder = output.cls_logits.clone()
     louder[..., :4] += 5
     expected, found = gfl_terms(output, targets, NEW), gfl_terms(replace(output, cls_logits=louder), targets, NEW)
@@ -172,7 +173,7 @@ def test_without_the_clamp_the_weights_of_the_boxes_cancel(detector: SingleStage
 
 def test_the_epsilon_in_averages_is_float32s(detector: SingleStageDetector) -> None:
     output = output_of(detector, 1)
-    targets = assign(detector.bbox_head, output, [TWO])
+    targets = assign(detector.bbox_head, [TWO], CPU)
     precise = Forward(*(value.double() for value in list(vars(output).values())[:4]), output.level_sizes)
     wanted = replace(targets, weights=targets.weights.double(), boxes=targets.boxes.double())
     with_eps, without = (gfl_terms(precise, wanted, EVERYTHING, average_eps=eps) for eps in (True, False))
@@ -184,7 +185,7 @@ def test_the_epsilon_in_averages_is_float32s(detector: SingleStageDetector) -> N
 
 def test_weights_and_beta_act_on_their_own_term(detector: SingleStageDetector) -> None:
     output = output_of(detector, 1)
-    targets = assign(detector.bbox_head, output, [TWO])
+    targets = assign(detector.bbox_head, [TWO], CPU)
     plain = gfl_terms(output, targets, EVERYTHING, weights=(1.0, 1.0, 1.0))
     scaled = gfl_terms(output, targets, EVERYTHING, weights=(2.0, 3.0, 4.0))
     torch.testing.assert_close(scaled.cls, 2 * plain.cls)
@@ -207,7 +208,7 @@ def test_distribution_focal_shares_two_bins_by_nearness() -> None:
 
 def test_named_losses_are_the_sums_of_their_terms(detector: SingleStageDetector) -> None:
     terms, targets, output = terms_of(detector, [TWO, ONE], NEW)
-    found = gfl_losses.losses(detector, output, [TWO, ONE], NEW)
+    found = gfl_losses.losses(output, assign(detector.bbox_head, [TWO, ONE], CPU), NEW)
     assert found["loss_cls"] == terms.cls.sum()
     assert found["loss_bbox"] == terms.bbox.sum()
     assert found["loss_dfl"] == terms.dfl.sum()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,17 @@ class Split:
     def digest(self) -> str:
         """Identity of the annotations: of the file's bytes, wherever it lies."""
         return file_digest(self.annotations)
+
+    @property
+    def coco(self) -> dict[str, Any]:
+        """The annotations; kept in this process, so not to be changed."""
+        return _read(self.annotations, self.digest)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, digest: str) -> dict[str, Any]:
+    coco: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return coco
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,39 @@ E = 4 * (reg_max + 1) box-distribution logits, in the edge order left, top, righ
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
 
+class Grid(Protocol):
+    """Where the N locations of a detector are; a `Forward` is one.
+
+    Attributes:
+        centers: (N, 2) x and y in px of the padded, resized input.
+        strides: (N,) in px.
+        level_sizes: number of locations of each level; they sum to N.
+    """
+
+    @property
+    def centers(self) -> Tensor: ...
+    @property
+    def strides(self) -> Tensor: ...
+    @property
+    def level_sizes(self) -> tuple[int, ...]: ...
+
+
 @dataclass(frozen=True)
 class Forward:
-    """Raw outputs of a detector at every location.
+    """Raw outputs of a detector at every location of its grid.
 
     Attributes:
         cls_logits: (B, N, C) before the sigmoid.
         box_logits: (B, N, E) before the softmax.
-        centers: (N, 2) x and y in px of the padded, resized input.
-        strides: (N,) in px.
-        level_sizes: number of locations of each level; they sum to N.
+        centers, strides, level_sizes: see `Grid`.
     """
 
     cls_logits: Tensor
@@ -34,8 +50,17 @@ class Forward:
 
 
 Samples = Sequence[DetDataSample]
-Distiller = Callable[[Forward, Forward, Tensor, Samples], dict[str, Tensor]]
-"""(student, teacher, old class channels of the student, samples) -> named losses and counts."""
+Distiller = Callable[[Forward, Any, Tensor, Samples], dict[str, Tensor]]
+"""(student, teacher, old class channels of the student, samples) -> named losses and counts.
+
+The teacher is a `Forward` or, for methods that listen to it here and there alone, what is left of one in a table."""
+
+
+def rounded(output: Forward, dtype: str) -> Forward:
+    """A forward pass whose logits have the precision of `dtype`, `float32` or `float16`, in float32."""
+    if dtype == "float32":
+        return output
+    return replace(output, cls_logits=output.cls_logits.half().float(), box_logits=output.box_logits.half().float())
 
 
 def flatten_levels(levels: Sequence[Tensor], channels: int) -> Tensor:

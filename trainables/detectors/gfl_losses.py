@@ -6,6 +6,7 @@ ERD (arXiv 2204.02136): old classes get no ground-truth gradient, not even as ba
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +53,11 @@ class Targets:
     background: int
 
 
-def assign(head: GFLHead, output: Forward, samples: Samples) -> Targets:
+def assign(head: GFLHead, samples: Samples, device: torch.device) -> Targets:
     """Targets by ATSS: per level the 9 nearest anchors, threshold mean + std of their IoUs (arXiv 1912.02424)."""
     metas = [sample.metainfo for sample in samples]
     sizes = [_grid(metas[0]["batch_input_shape"], stride) for stride in head.prior_generator.strides]
-    anchors, valid = head.get_anchors(sizes, metas, device=output.centers.device)
+    anchors, valid = head.get_anchors(sizes, metas, device=device)
     present = [sample.gt_instances for sample in samples]
     ignored = [sample.get("ignored_instances") for sample in samples]
     result = head.get_targets(anchors, valid, present, metas, ignored)
@@ -169,11 +170,11 @@ def _mean_over_ranks(value: Tensor | float, device: torch.device) -> float:
     return float(total) / get_world_size()
 
 
-def losses(
-    detector: SingleStageDetector, output: Forward, samples: Samples, channels: Tensor, **how: Any
-) -> dict[str, Tensor]:
+Assigner = Callable[[Forward, Samples], Targets]
+
+
+def losses(output: Forward, targets: Targets, channels: Tensor, **how: Any) -> dict[str, Tensor]:
     """`loss_cls`, `loss_bbox`, `loss_dfl` of a batch and its positives per image; see `gfl_terms`."""
-    targets = assign(detector.bbox_head, output, samples)
     terms = gfl_terms(output, targets, channels, **how)
-    positives = (targets.labels < targets.background).sum() / len(samples)
+    positives = (targets.labels < targets.background).sum() / len(targets.labels)
     return {"loss_cls": terms.cls.sum(), "loss_bbox": terms.bbox.sum(), "loss_dfl": terms.dfl.sum(), "n_pos": positives}

@@ -7,6 +7,7 @@ classes are addressed by index. Shape suffixes as in `trainables.detectors.forwa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +16,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from search_spaces.erd import ERDParams
-from trainables.detectors.forward import Forward, Samples, boxes_around, expected_distances
+from trainables.detectors.forward import Forward, Grid, Samples, boxes_around, expected_distances
 
 BOX_WEIGHT = 0.25
+BoxLogits = Callable[[Tensor, Tensor], Tensor]
+"""(image, location) index vectors (K,) -> (K, E) the teacher's box logits there."""
+
+
+@dataclass(frozen=True)
+class Responses:
+    """How strongly a teacher responds: all that a selection depends on, besides the boxes that it thins.
+
+    Attributes:
+        scores: (B, N) largest class probability; `labels` (B, N): of which class.
+        boxes: (B, N) response of the box distribution.
+        of_scores, of_boxes: (B, S, 3) their `statistics`.
+    """
+
+    scores: Tensor
+    labels: Tensor
+    boxes: Tensor
+    of_scores: Tensor
+    of_boxes: Tensor
 
 
 @dataclass(frozen=True)
@@ -29,24 +49,56 @@ class Selection:
     box_place: Tensor
 
 
-def elastic_mask(responses_BN: Tensor, alpha: float, level_sizes: tuple[int, ...] | None = None) -> Tensor:
-    """Where a response exceeds mean + alpha * std (unbiased) of its image, or of its image and level.
+@dataclass(frozen=True)
+class Taught:
+    """What a teacher says where it is listened to: K rows of class logits, M of box logits with their class scores."""
+
+    cls_image: Tensor
+    cls_place: Tensor
+    cls_logits: Tensor
+    box_image: Tensor
+    box_place: Tensor
+    box_logits: Tensor
+    box_scores: Tensor
+
+
+def responses(teacher: Forward, params: ERDParams) -> Responses:
+    """The teacher's responses, measured as `params` say."""
+    logits, labels = teacher.cls_logits.max(-1)
+    scores = logits.double().sigmoid().float()  # float32 rounds the last numbers of a batch otherwise than the others
+    boxes, parts = box_response(teacher.box_logits, params.box_response), scopes(teacher.level_sizes, params)
+    return Responses(scores, labels, boxes, statistics(scores, parts), statistics(boxes, parts))
+
+
+def scopes(level_sizes: tuple[int, ...], params: ERDParams) -> tuple[int, ...]:
+    """The sizes of the parts of an image that have statistics of their own."""
+    return level_sizes if params.stat_scope == "per_level" else (sum(level_sizes),)
+
+
+def statistics(responses_BN: Tensor, parts: tuple[int, ...]) -> Tensor:
+    """(B, S, 3) mean, standard deviation (unbiased; nan of one location) and minimum of each part of an image."""
+    rows = []
+    for part in responses_BN.split(parts, dim=1):
+        mean = part.mean(1)
+        std = part.std(1) if part.shape[1] > 1 else torch.full_like(mean, torch.nan)
+        rows.append(torch.stack([mean, std, part.amin(1)], -1))
+    return torch.stack(rows, 1)
+
+
+def elastic_mask(responses_BN: Tensor, alpha: float, statistics_BS3: Tensor, parts: tuple[int, ...]) -> Tensor:
+    """Where a response exceeds mean + alpha * std of its part of the image.
 
     One location, or responses all alike, select nothing.
     """
-    if level_sizes is not None:
-        parts = responses_BN.split(level_sizes, dim=1)
-        return torch.cat([elastic_mask(part, alpha) for part in parts], dim=1)
-    above = responses_BN > elastic_threshold(responses_BN, alpha)
-    return above & (responses_BN > responses_BN.amin(1, keepdim=True))  # the mean of equal numbers may round below them
+    sizes = torch.tensor(parts, device=responses_BN.device)
+    threshold = elastic_threshold(statistics_BS3, alpha).repeat_interleave(sizes, 1)
+    # The mean of equal numbers may round below them.
+    return (responses_BN > threshold) & (responses_BN > statistics_BS3[..., 2].repeat_interleave(sizes, 1))
 
 
-def elastic_threshold(responses_BN: Tensor, alpha: float) -> Tensor:
-    """(B, 1) mean + alpha * std (unbiased) of each image's responses; nan where there is only one."""
-    means = responses_BN.mean(1, keepdim=True)
-    if responses_BN.shape[1] < 2:
-        return torch.full_like(means, torch.nan)
-    return means + alpha * responses_BN.std(1, keepdim=True)
+def elastic_threshold(statistics_BS3: Tensor, alpha: float) -> Tensor:
+    """(B, S) mean + alpha * std."""
+    return statistics_BS3[..., 0] + alpha * statistics_BS3[..., 1]
 
 
 def box_response(box_logits: Tensor, kind: str) -> Tensor:
@@ -59,39 +111,48 @@ def box_response(box_logits: Tensor, kind: str) -> Tensor:
     return edges.amax(-1).mean(-1)
 
 
-def select(teacher: Forward, params: ERDParams) -> Selection:
+def taught(teacher: Forward, params: ERDParams) -> Taught:
+    """What is listened to of a whole forward pass."""
+    found = responses(teacher, params)
+    chosen = select(found, lambda image, place: teacher.box_logits[image, place], teacher, params)
+    image, place = chosen.cls_mask.nonzero(as_tuple=True)
+    at_boxes = chosen.box_image, chosen.box_place
+    return Taught(
+        image, place, teacher.cls_logits[image, place], *at_boxes, teacher.box_logits[at_boxes], found.scores[at_boxes]
+    )
+
+
+def select(found: Responses, box_logits: BoxLogits, grid: Grid, params: ERDParams) -> Selection:
     """The locations to distil; boxes thinned by class-aware NMS of the teacher's own boxes, image by image."""
-    cls_mask, box_mask = candidates(teacher, params)
+    cls_mask, box_mask = candidates(found, grid.level_sizes, params)
     image, place = box_mask.nonzero(as_tuple=True)
-    scores, labels = teacher.cls_logits[image, place].sigmoid().max(-1)
-    boxes = teacher_boxes(teacher, image, place, params.decode_with_stride)
-    kept = _nms_by_image(image, boxes, scores, labels, params.nms_iou)
+    boxes = teacher_boxes(box_logits(image, place), place, grid, params.decode_with_stride)
+    kept = _nms_by_image(image, boxes, found.scores[image, place], found.labels[image, place], params.nms_iou)
     return Selection(cls_mask, image[kept], place[kept])
 
 
-def candidates(teacher: Forward, params: ERDParams) -> tuple[Tensor, Tensor]:
+def candidates(found: Responses, level_sizes: tuple[int, ...], params: ERDParams) -> tuple[Tensor, Tensor]:
     """Masks (B, N) of the locations that the rule `params.select` picks for classes and, before NMS, for boxes."""
-    scores_BN = teacher.cls_logits.sigmoid().amax(-1)
     if params.select == "all":
-        return (everything := torch.ones_like(scores_BN, dtype=torch.bool)), everything
+        return (everything := found.scores > -torch.inf), everything
     if params.select == "fixed_thr":
-        return scores_BN > params.thr, scores_BN > params.thr
-    responses_BN = box_response(teacher.box_logits, params.box_response)
+        return (mask := found.scores > params.thr), mask
     if params.select == "topk":
-        return _top(scores_BN, params.topk), _top(responses_BN, params.topk)
-    sizes = teacher.level_sizes if params.stat_scope == "per_level" else None
-    return elastic_mask(scores_BN, params.alpha_cls, sizes), elastic_mask(responses_BN, params.alpha_box, sizes)
+        return _top(found.scores, params.topk), _top(found.boxes, params.topk)
+    parts = scopes(level_sizes, params)
+    of_classes = elastic_mask(found.scores, params.alpha_cls, found.of_scores, parts)
+    return of_classes, elastic_mask(found.boxes, params.alpha_box, found.of_boxes, parts)
 
 
 def _top(responses_BN: Tensor, count: int) -> Tensor:
-    top = responses_BN.topk(min(count, responses_BN.shape[1]), dim=1).indices
+    top = responses_BN.argsort(dim=1, descending=True, stable=True)[:, :count]  # of equal ones the first
     return torch.zeros_like(responses_BN, dtype=torch.bool).scatter(1, top, True)
 
 
-def teacher_boxes(teacher: Forward, image: Tensor, place: Tensor, with_stride: bool) -> Tensor:
+def teacher_boxes(box_logits: Tensor, place: Tensor, grid: Grid, with_stride: bool) -> Tensor:
     """(K, 4) the teacher's boxes. The released code (`with_stride=False`) has centres in px, sides in strides."""
-    distances = expected_distances(teacher.box_logits[image, place])
-    return boxes_around(teacher.centers[place], distances * teacher.strides[place, None] if with_stride else distances)
+    distances = expected_distances(box_logits)
+    return boxes_around(grid.centers[place], distances * grid.strides[place, None] if with_stride else distances)
 
 
 def _nms_by_image(image: Tensor, boxes: Tensor, scores: Tensor, labels: Tensor, iou: float) -> Tensor:
@@ -110,41 +171,38 @@ def kl_rows(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return temperature**2 * F.kl_div(logs, target, reduction="none").mean(-1)
 
 
-def class_terms(student_BNC: Tensor, teacher_BNC: Tensor, params: ERDParams) -> Tensor:
-    """(B, N) distance of the student's old-class logits from the teacher's; 0 where they agree."""
+def class_terms(student_C: Tensor, teacher_C: Tensor, params: ERDParams) -> Tensor:
+    """(...) distance of the student's old-class logits (..., C) from the teacher's; 0 where they agree."""
     if params.cls_loss == "kl":
-        return kl_rows(student_BNC, teacher_BNC, params.T)
-    teacher_BNC = teacher_BNC.detach()
-    target = teacher_BNC.sigmoid()
+        return kl_rows(student_C, teacher_C, params.T)
+    teacher_C = teacher_C.detach()
+    target = teacher_C.sigmoid()
     if params.cls_loss == "l2_sigmoid":
-        return (student_BNC.sigmoid() - target).square().mean(-1)
+        return (student_C.sigmoid() - target).square().mean(-1)
     if params.cls_loss == "bce":
-        entropy = F.binary_cross_entropy_with_logits(teacher_BNC, target, reduction="none")
-        return (F.binary_cross_entropy_with_logits(student_BNC, target, reduction="none") - entropy).mean(-1)
-    return (student_BNC - teacher_BNC).square().mean(-1)
+        entropy = F.binary_cross_entropy_with_logits(teacher_C, target, reduction="none")
+        return (F.binary_cross_entropy_with_logits(student_C, target, reduction="none") - entropy).mean(-1)
+    return (student_C - teacher_C).square().mean(-1)
 
 
-def per_image_class(student_BNC: Tensor, teacher_BNC: Tensor, mask: Tensor, params: ERDParams) -> tuple[Tensor, Tensor]:
+def per_image_class(student: Forward, known: Taught, old: Tensor, params: ERDParams) -> tuple[Tensor, Tensor]:
     """(B,) sums of the class terms over each image's selection, and its sizes."""
-    terms = class_terms(student_BNC, teacher_BNC, params)
-    return (terms * mask).sum(1), mask.sum(1).to(terms.dtype)
+    image = known.cls_image
+    terms = class_terms(student.cls_logits[image, known.cls_place][:, old], known.cls_logits, params)
+    zeros = terms.new_zeros(len(student.cls_logits))
+    return zeros.index_add(0, image, terms), zeros.index_add(0, image, torch.ones_like(terms))
 
 
-def per_image_box(
-    student: Forward, teacher: Forward, old: Tensor, chosen: Selection, params: ERDParams
-) -> tuple[Tensor, Tensor, Tensor]:
+def per_image_box(student: Forward, known: Taught, old: Tensor, params: ERDParams) -> tuple[Tensor, Tensor, Tensor]:
     """(B,) sums of the weighted box terms over each image's kept boxes, their number, the sum of their weights."""
-    image, place = chosen.box_image, chosen.box_place
-    terms = kl_rows(
-        student.box_logits[image, place].unflatten(-1, (4, -1)),
-        teacher.box_logits[image, place].unflatten(-1, (4, -1)),
-        params.T,
-    ).mean(-1)
+    image, place = known.box_image, known.box_place
+    own = student.box_logits[image, place].unflatten(-1, (4, -1))
+    terms = kl_rows(own, known.box_logits.unflatten(-1, (4, -1)), params.T).mean(-1)
     weights = torch.ones_like(terms)
     if params.box_weight == "student":
         weights = student.cls_logits[image, place][:, old].detach().sigmoid().amax(-1)
     elif params.box_weight == "teacher":
-        weights = teacher.cls_logits[image, place].detach().sigmoid().amax(-1)
+        weights = known.box_scores.detach()
     zeros = terms.new_zeros(len(student.box_logits))
     sums = zeros.index_add(0, image, BOX_WEIGHT * weights * terms)
     return sums, zeros.index_add(0, image, torch.ones_like(terms)), zeros.index_add(0, image, weights)
@@ -170,18 +228,18 @@ class ERD:
     def __init__(self, params: ERDParams) -> None:
         self.params = params
 
-    def __call__(self, student: Forward, teacher: Forward, old: Tensor, samples: Samples) -> dict[str, Tensor]:
-        params, images = self.params, len(teacher.cls_logits)
-        chosen = select(teacher, params)
-        sums, sizes = per_image_class(student.cls_logits[..., old], teacher.cls_logits, chosen.cls_mask, params)
+    def __call__(self, student: Forward, teacher: Forward | Taught, old: Tensor, samples: Samples) -> dict[str, Tensor]:
+        params, images = self.params, len(student.cls_logits)
+        known = taught(teacher, params) if isinstance(teacher, Forward) else teacher
+        sums, sizes = per_image_class(student, known, old, params)
         loss_cls = reduced(sums, sizes, sizes, params.cls_reduction)
-        sums, sizes, weights = per_image_box(student, teacher, old, chosen, params)
+        sums, sizes, weights = per_image_box(student, known, old, params)
         plain = sizes if params.box_reduction == "concat_mean" else torch.ones_like(sizes)
         norms = {"sum": plain, "count": sizes, "weight_sum": weights}[params.box_norm]
         loss_box = reduced(sums, sizes, norms, params.box_reduction)
         return {
             "loss_dist_cls": params.lambda_cls * loss_cls,
             "loss_dist_bbox": params.lambda_box * loss_box,
-            "n_sel_cls": chosen.cls_mask.sum() / images,
-            "n_sel_box": torch.as_tensor(len(chosen.box_image) / images),
+            "n_sel_cls": torch.as_tensor(len(known.cls_image) / images),
+            "n_sel_box": torch.as_tensor(len(known.box_image) / images),
         }

@@ -1,0 +1,51 @@
+"""Files of JSON lines that one process appends to: a line is there whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """A file to append to. What was appended outlives the process; a line that a killed one left torn is cut off."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_torn_line(path)
+        self._file = path.open("ab", buffering=0)
+
+    def append(self, value: Any) -> bytes:
+        """The line that `value` is now in the file, written at once."""
+        line = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+        self._file.write(line)
+        return line
+
+    def __getstate__(self) -> Path:
+        """The path: a copy in another process opens the file anew."""
+        return self.path
+
+    def __setstate__(self, path: Path) -> None:
+        Journal.__init__(self, path)
+
+
+def lines(path: Path, offset: int = 0) -> Iterator[tuple[bytes, int]]:
+    """Each whole line after `offset` bytes of a journal, and the offset at its end."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            offset += len(line)
+            yield line, offset
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    whole = max((end for _, end in lines(path)), default=0)
+    if whole < path.stat().st_size:
+        os.truncate(path, whole)

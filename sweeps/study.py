@@ -1,0 +1,57 @@
+"""A sweep's Optuna study: one file that its driver appends to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend
+
+from sweeps.journal import Journal, lines
+
+
+def study_file(folder: Path) -> Path:
+    """Where a sweep's study is; Optuna reads it with `JournalStorage(JournalFileBackend(path))`."""
+    return folder / "optuna.jsonl"
+
+
+def study_storage(folder: Path) -> JournalStorage:
+    """The study's storage for the one driver that writes it."""
+    return JournalStorage(OneDriver(study_file(folder)))
+
+
+class OneDriver(BaseJournalBackend):  # type: ignore[misc, unused-ignore]
+    """Optuna's journal without what several writers need: no lock, no reading back, no wait for the disk.
+
+    The file is that of Optuna's own `JournalFileBackend`. An operation outlives a killed driver, not a power failure:
+    then Tune's last snapshot, which waits for no disk either, decides what is played again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._journal = Journal(path)
+        self._fresh: list[dict[str, Any]] = []  # the last of the `_count` operations: those not yet read
+        self._count = sum(1 for _ in lines(path))
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write operations of the study."""
+        self._fresh += [json.loads(self._journal.append(log)) for log in logs]
+        self._count += len(logs)
+
+    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
+        """The operations from one number on."""
+        known = self._count - len(self._fresh)
+        if log_number_from < known:
+            return [json.loads(line) for line, _ in islice(lines(self._journal.path), log_number_from, None)]
+        self._fresh = self._fresh[log_number_from - known :]
+        return self._fresh
+
+    def __getstate__(self) -> Path:
+        """The path: Tune's snapshots hold where the study is, not what is in it."""
+        return self._journal.path
+
+    def __setstate__(self, path: Path) -> None:
+        OneDriver.__init__(self, path)

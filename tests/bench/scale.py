@@ -1,0 +1,218 @@
+"""`scale`: what a trial costs the driver, against bare Ray Tune with OptunaSearch and no tracking.
+
+Trials of both sides only report, twice each, two at a time on warm actors; ours find a tiny entry in a store as well,
+and report events as large as real ones. The sides run in turn, each in a fresh process and a fresh cluster of 2 cores.
+`driver_ratio` is the larger of two ratios: wall time of `fit` for each trial, and CPU seconds of the driver's process.
+What the process that writes to MLflow still has to do after `fit` is shown apart. `rss_growth_mb` is how much the
+driver's memory grows from the end of the first tenth of its samples to their end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import import_module
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sweeps.spec import CONFIGS, SweepSpec, load_spec
+from sweeps.work import configured
+from trainables.config import TrialConfig
+from trainables.datasets import Split, Splits
+from trainables.metrics import KINDS
+from trainables.store import Store
+from trainables.tune import OBJECTIVE, PROGRESS, _Reporter, with_parameters
+
+AT_ONCE = 2
+SAMPLE_S = 0.5  # between two looks at the driver's memory
+METRICS = ("ap_all", "ap_old", "ap_new", "ap50_all", "ap75_all", "hmean", "forgetting", "omega", "gap_all", "rel_gap")
+FACTS = ("time_s", "time_saved_s", "images", "peak_memory_mb", "loss", "loss_cls", "loss_bbox", "loss_dfl")
+Searching = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one search took. Seconds are those of one trial on average; memory is the driver's, in MB."""
+
+    wall_s: float
+    cpu_s: float
+    after_s: float
+    rss_mb: tuple[float, ...]
+
+    @property
+    def growth_mb(self) -> float:
+        """From the end of the first tenth to the end."""
+        return self.rss_mb[-1] - self.rss_mb[len(self.rss_mb) // 10]
+
+
+def run(options: list[str]) -> dict[str, float]:
+    """Our driver's time as a multiple of the bare one's, and the growth of its memory."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench scale", description=__doc__)
+    parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=1, help="of both sides in turn; medians are reported")
+    given = parser.parse_args(options)
+    costs: dict[str, list[Cost]] = {side.__name__: [] for side in (bare, ours)}
+    for _ in range(given.rounds):
+        for side in (bare, ours):
+            with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+                costs[side.__name__].append(fresh.submit(cost, side, given.trials).result())
+    _show(costs, given.trials)
+    ratios = [_middle(costs["ours"], what) / _middle(costs["bare"], what) for what in ("wall_s", "cpu_s")]
+    return {"driver_ratio": max(ratios), "rss_growth_mb": _middle(costs["ours"], "growth_mb")}
+
+
+def cost(side: Callable[[SweepSpec], Any], trials: int) -> Cost:
+    """The cost of one search, run in this process."""
+    import ray
+
+    import_module("mlflow")  # Tune does it inside `fit`, once a process, where it is given a callback
+    with tempfile.TemporaryDirectory() as folder:
+        ray.init(num_cpus=AT_ONCE, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        uri = f"sqlite:///{folder}/mlflow.db"
+        spec = load_spec(CONFIGS / "erd_digits.yaml")
+        with side(replace(spec, storage=Path(folder), trials=trials, tracking_uri=uri)) as search, _memory() as rss_mb:
+            wall, cpu = time.perf_counter(), time.process_time()
+            search()
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            ended = time.perf_counter()
+        after = time.perf_counter() - ended
+        ray.shutdown()
+    return Cost(wall / trials, cpu / trials, after / trials, tuple(rss_mb))
+
+
+@contextmanager
+def bare(spec: SweepSpec) -> Iterator[Searching]:
+    """Ray Tune with OptunaSearch over the same space, as their own documentations set them up."""
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    from sweeps.searcher import optuna_distribution
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space = {name: optuna_distribution(distribution) for name, distribution in spec.space.items()}
+    search = OptunaSearch(space, metric=OBJECTIVE, mode=spec.mode, seed=spec.seed)
+    yield lambda: fit(spec, report_values, search, [])
+
+
+@contextmanager
+def ours(spec: SweepSpec) -> Iterator[Searching]:
+    """The same with the searcher, the recorder, the tracker and the store of a sweep."""
+    from ray import tune
+
+    from sweeps.progress import Display, TrialCount
+    from sweeps.recorder import Recorder, now_ms, scope_tags
+    from sweeps.searcher import IncrementalSearch
+    from sweeps.tracking import Tracker
+
+    unread = Split(CONFIGS / "erd_digits.yaml", CONFIGS)
+    config = configured(spec, Splits(unread, unread, unread, ()), spec.method, spec.all_defaults())
+    trial = tune.with_parameters(report_events, base=config, folder=spec.storage)
+    display = Display(Console(file=io.StringIO()))
+    with Tracker(spec.tracking_uri, spec.name, spec.folder) as tracker:
+        tracker.start_sweep(spec.text, scope_tags(config), now_ms())
+        recorder = Recorder(spec, config, tracker, display, TrialCount(spec.trials, AT_ONCE, spec.mode))
+        yield lambda: fit(spec, trial, IncrementalSearch(spec), [recorder])
+        tracker.end_sweep("finished", {}, now_ms())
+
+
+def fit(spec: SweepSpec, trial: Callable[..., None], search: Any, callbacks: list[Any]) -> None:
+    """Search as `sweeps.runner` does; every trial must end well."""
+    from ray import tune
+
+    results = tune.Tuner(
+        tune.with_resources(trial, {"CPU": 1}),
+        tune_config=tune.TuneConfig(
+            search_alg=search, num_samples=spec.trials, max_concurrent_trials=AT_ONCE, reuse_actors=True
+        ),
+        run_config=tune.RunConfig(name="tune", storage_path=str(spec.folder), callbacks=callbacks, verbose=0),
+    ).fit()
+    assert (len(results), results.num_errors) == (spec.trials, 0)
+
+
+def report_values(chosen: dict[str, Any]) -> None:
+    """A bare trial."""
+    from ray import tune
+
+    for progress in (0, 5):
+        tune.report({OBJECTIVE: value_of(chosen), PROGRESS: progress})
+
+
+def report_events(chosen: dict[str, Any], base: TrialConfig, folder: Path) -> None:
+    """One of our trials, as `trainables.tune` runs it, without the training."""
+    from ray import tune
+
+    config = with_parameters(base, chosen)
+    Store(folder / "store").get("scale", config.step_identity(0), lambda entry: None)
+    reporter = _Reporter(folder / "trials" / tune.get_context().get_trial_id() / "events.json", "ap_all")
+    for step in range(len(config.scenario.steps)):
+        reporter(event_of(config, step, value_of(chosen)))
+
+
+def value_of(chosen: dict[str, Any]) -> float:
+    """Some smooth objective, between 0 and 1."""
+    return float(1 / (1 + chosen["method"]["lambda_cls"] + abs(chosen["method"]["alpha_cls"] - 2)))
+
+
+def event_of(config: TrialConfig, step: int, value: float) -> dict[str, Any]:
+    """The event at the end of a step, as `trainables.trial` makes it."""
+    names = config.scenario.class_names
+    classes = [{"class": name, "step": 1, **dict.fromkeys(KINDS, value)} for name in names]
+    return {
+        "progress": config.progress_at(step, config.epochs),
+        "step": step,
+        "timestamp_ms": time.time_ns() // 10**6,
+        "metrics": dict.fromkeys(METRICS, value),
+        "facts": dict.fromkeys(FACTS, value),
+        "classes": classes[: len(config.scenario.seen(step))],
+        "ap_matrix": {"classes": names, "ap": [[value] * len(names)] * (step + 1)},
+    }
+
+
+@contextmanager
+def _memory() -> Iterator[list[float]]:
+    """This process's resident memory in MB, sampled until the end of the block."""
+    samples, ended = [_rss_mb()], threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(SAMPLE_S):
+            samples.append(_rss_mb())
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _rss_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _middle(costs: list[Cost], what: str) -> float:
+    return median(getattr(cost, what) for cost in costs)
+
+
+def _show(costs: dict[str, list[Cost]], trials: int) -> None:
+    table = Table(title=f"{trials} trials that only report, {AT_ONCE} at a time; a trial's mean")
+    for column in ("", "wall ms", "driver CPU ms", "records after fit, ms", "memory growth MB"):
+        table.add_column(column, justify="right")
+    for side, of_side in costs.items():
+        times = [f"{1000 * _middle(of_side, what):.1f}" for what in ("wall_s", "cpu_s", "after_s")]
+        table.add_row(side, *times, f"{_middle(of_side, 'growth_mb'):.1f}")
+    Console().print(table)

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bench.processes import Command
+
+BURN = "import time; end = time.process_time() + 0.6\nwhile time.process_time() < end: pass"
+ORPHAN = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, '-c', {BURN!r}], start_new_session=True)
+time.sleep(1.5)
+"""
+
+
+def test_cpu_seconds_are_those_of_all_processes_that_a_command_leaves_behind(tmp_path: Path) -> None:
+    wall_s, cpu_s = Command([sys.executable, "-c", ORPHAN], tmp_path).wait()
+    assert 1.5 <= wall_s < 30
+    assert 0.4 < cpu_s < 3
+
+
+def test_lines_are_handed_on_and_a_failure_is_told(tmp_path: Path) -> None:
+    lines: list[str] = []
+    command = Command([sys.executable, "-c", "print('one'); print('two'); raise SystemExit(3)"], tmp_path, lines.append)
+    with pytest.raises(RuntimeError, match="ended with 3"):
+        command.wait()
+    assert lines == ["one", "two"]

@@ -1,0 +1,223 @@
+"""The tables that a step draws on, from the store or built now: images, assigned targets, its teacher's responses.
+
+Each has a plan that says whether it is kept (`table_plans`); what is not kept is loaded, assigned or asked live.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from mmdet.models import BaseDetector
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from trainables.catalog import METHODS
+from trainables.config import Runtime, TrialConfig
+from trainables.datasets import steps
+from trainables.datasets.detection import DetectionDataset
+from trainables.datasets.image_table import ImageTable, StepDataset, TableDataset, stacked, write_images
+from trainables.datasets.splits import Split
+from trainables.detectors import gfl_losses
+from trainables.detectors.forward import Forward, Samples
+from trainables.detectors.target_table import TargetTable, write_targets
+from trainables.engine import autocast
+from trainables.files import write_json
+from trainables.pipelines import test_pipeline, train_pipeline
+from trainables.recipes import Recipe
+from trainables.responses import TableTeacher, write_responses
+from trainables.store import Store
+from trainables.table_plans import TABLE_VERSION, image_plan, response_floor, response_plan, target_plan
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """Of the tables of a step: their bytes, and the seconds that an image costs without each of them."""
+
+    num_bytes: int
+    seconds_per_image: Mapping[str, float]
+
+
+def training_data(config: TrialConfig, runtime: Runtime, step: int) -> StepDataset:
+    """What `step` learns from."""
+    return _training_data(
+        runtime.splits.train,
+        config.scenario.seen(step),
+        config.scenario.steps[step],
+        config.recipe,
+        image_table(runtime.splits.train, config.recipe, runtime),
+    )
+
+
+def scored_data(config: TrialConfig, runtime: Runtime, step: int) -> tuple[StepDataset, steps.Coco]:
+    """What `step` is scored on, and its annotations."""
+    split = runtime.scored
+    return _scored_data(split, config.scenario.seen(step), config.recipe, image_table(split, config.recipe, runtime))
+
+
+@lru_cache(maxsize=8)
+def _training_data(
+    split: Split, seen: tuple[str, ...], learnt: tuple[str, ...], recipe: Recipe, table: ImageTable | None
+) -> StepDataset:
+    coco = steps.training_set(split.coco, learnt)
+    if table is None:
+        return DetectionDataset(coco, split.images, seen, train_pipeline(recipe))
+    return TableDataset(coco, split.images, seen, recipe, table, test_mode=False)
+
+
+@lru_cache(maxsize=8)
+def _scored_data(
+    split: Split, seen: tuple[str, ...], recipe: Recipe, table: ImageTable | None
+) -> tuple[StepDataset, steps.Coco]:
+    truth = steps.evaluation_set(split.coco, seen)
+    if table is None:
+        return DetectionDataset(truth, split.images, seen, test_pipeline(recipe), test_mode=True), truth
+    return TableDataset(truth, split.images, seen, recipe, table, test_mode=True), truth
+
+
+def image_folder(split: Split, recipe: Recipe, runtime: Runtime) -> Path | None:
+    """The table of a split's images; None where none is kept."""
+    if not image_plan(split, recipe, runtime).kept:
+        return None
+    identity = {
+        "version": TABLE_VERSION,
+        "annotations": split.digest,
+        "scale": recipe.scale,
+    }
+
+    def build(folder: Path) -> None:
+        write_images(folder, split, recipe, runtime.workers)
+
+    return Store(runtime.store).get("images", identity, _timed(build, len(split.coco["images"])))
+
+
+def image_table(split: Split, recipe: Recipe, runtime: Runtime) -> ImageTable | None:
+    """The images in that table, open; None where there is none."""
+    folder = image_folder(split, recipe, runtime)
+    return _opened(folder, folder.stat().st_ino) if folder else None
+
+
+@lru_cache(maxsize=4)
+def _opened(folder: Path, inode: int) -> ImageTable:
+    # A folder that was damaged and built anew has another inode: what is mapped of the old one must not be used.
+    return ImageTable(folder)
+
+
+class StepTables:
+    """The tables of one step, open. Used as a context: what nobody else can use goes at its end."""
+
+    def __init__(self, config: TrialConfig, runtime: Runtime, step: int) -> None:
+        self._config, self._runtime, self._step = config, runtime, step
+        self._folders: dict[str, Path] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> StepTables:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    @property
+    def facts(self) -> TableFacts:
+        """What the tables in use hold and save."""
+        split = self._runtime.splits.train
+        images = image_folder(split, self._config.recipe, self._runtime)
+        folders = self._folders | ({"images": images} if images else {})
+        facts = {kind: json.loads((folder / "facts.json").read_text()) for kind, folder in folders.items()}
+        return TableFacts(
+            sum(fact["num_bytes"] for fact in facts.values()),
+            {kind: fact["build_s"] / fact["images"] for kind, fact in facts.items()},
+        )
+
+    def targets(self, student: BaseDetector) -> TargetTable | None:
+        """The assigned targets; None where none are kept."""
+        if not target_plan(self._config, self._runtime, self._step).kept:
+            return None
+
+        def build(folder: Path) -> None:
+            write_targets(folder, student.bbox_head, self._batches(student))
+
+        own = {"detector": self._config.detector, "seen": self._config.scenario.seen(self._step)}
+        self._folders["targets"] = self._shared("targets", own, build)
+        return TargetTable(self._folders["targets"], student.bbox_head.num_classes)
+
+    def responses(self, teacher: Callable[[], BaseDetector]) -> TableTeacher | None:
+        """What `teacher()` says of the training images; None where it is to be asked live."""
+        config, runtime = self._config, self._runtime
+        if not response_plan(config, runtime, self._step).kept:
+            return None
+        cls, floor = METHODS[config.method].params, response_floor(config, runtime)
+
+        def build(folder: Path) -> None:
+            loosest = cls(**{**config.params, **floor})
+            write_responses(folder, self._said(teacher().to(config.device)), loosest, config.response_dtype)
+
+        own = {"teacher": config.step_identity(self._step - 1), "floor": floor, "dtype": config.response_dtype}
+        self._folders["responses"] = self._shared("responses", own, build)
+        return TableTeacher(self._folders["responses"], cls(**config.params), config.device)
+
+    def _shared(self, kind: str, own: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        config, step = self._config, self._step
+        split = self._runtime.splits.train
+        identity = {
+            "version": TABLE_VERSION,
+            "annotations": split.digest,
+            "learnt": config.scenario.steps[step],
+            "scale": config.recipe.scale,
+            "flip": bool(config.recipe.flip),
+            "pad_divisor": config.recipe.pad_divisor,
+            **own,
+        }
+        timed = _timed(build, len(training_data(config, self._runtime, step)) * (2 if config.recipe.flip else 1))
+        if kind == "responses" and step > 1:  # the teacher is this trial's own
+            folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="palimpsest-responses-")))
+            timed(folder)
+            return folder
+        return Store(self._runtime.store).get(kind, identity, timed)
+
+    def _batches(self, detector: BaseDetector) -> Iterator[tuple[Tensor, Samples]]:
+        """Every training image, preprocessed, as it is and then, where the recipe flips, flipped."""
+        config, runtime = self._config, self._runtime
+        for flip in (0.0, 1.0) if config.recipe.flip else (0.0,):
+            still = replace(config.recipe, flip=flip)
+            split, scenario = runtime.splits.train, config.scenario
+            table = image_table(split, config.recipe, runtime)
+            dataset = _training_data(split, scenario.seen(self._step), scenario.steps[self._step], still, table)
+            loader = DataLoader(
+                dataset, config.batch_size, num_workers=runtime.workers, collate_fn=stacked,
+                generator=torch.Generator().manual_seed(0),
+            )  # fmt: skip
+            for batch in loader:
+                data = detector.data_preprocessor(batch, True)
+                yield data["inputs"], data["data_samples"]
+
+    @torch.no_grad()
+    def _said(self, teacher: BaseDetector) -> Iterator[tuple[Samples, Forward]]:
+        full = min(self._config.batch_size, len(training_data(self._config, self._runtime, self._step)))
+        for images, samples in self._batches(teacher):
+            # A batch of another size may be computed in another order, which changes the last bits.
+            padded = F.pad(images, (0, 0, 0, 0, 0, 0, 0, full - len(images)))
+            with autocast(self._config.device):
+                output = gfl_losses.forward(teacher, padded)
+            count = len(samples)
+            yield samples, replace(output, cls_logits=output.cls_logits[:count], box_logits=output.box_logits[:count])
+
+
+def _timed(build: Callable[[Path], None], images: int) -> Callable[[Path], None]:
+    def timed(folder: Path) -> None:
+        begin = time.perf_counter()
+        build(folder)
+        num_bytes = sum(path.stat().st_size for path in folder.iterdir())
+        seconds = time.perf_counter() - begin
+        write_json(folder / "facts.json", {"build_s": seconds, "images": images, "num_bytes": num_bytes})
+
+    return timed

@@ -1,0 +1,136 @@
+"""Which tables trials will share, how large they are, and why one is not kept; known before anything is built.
+
+Loads neither torch nor mmdet, so that a sweep can say it before it starts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from search_spaces.distributions import Scalar
+from search_spaces.params import covers, floor
+from trainables.catalog import DETECTORS, METHODS, load
+from trainables.config import Runtime, TrialConfig
+from trainables.datasets import steps
+from trainables.datasets.splits import Split
+from trainables.recipes import Recipe
+
+TABLE_VERSION = 1
+"""Counts the changes of this code that change what tables hold."""
+
+POSITIVES_PER_OBJECT = 12  # a guess for sizes alone: ATSS takes 9 candidates a level and keeps some
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """A table to be: its size in bytes, estimated, and the reason why it is not kept, or None."""
+
+    num_bytes: int
+    reason: str | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether there will be a table."""
+        return self.reason is None
+
+
+def image_plan(split: Split, recipe: Recipe, runtime: Runtime) -> TablePlan:
+    """The decoded, resized images of a split, as bytes."""
+    sizes = _sizes(split.coco["images"], recipe)
+    return _within(runtime, 3 * sum(height * width * count for (height, width), count in sizes.items()))
+
+
+def target_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan:
+    """What each location of a step's training images should say."""
+    coco = steps.training_set(runtime.splits.train.coco, config.scenario.steps[step])
+    rows = POSITIVES_PER_OBJECT * len(coco["annotations"]) * _flips(config.recipe)
+    return _of_one_size(coco["images"], config.recipe) or _within(runtime, 24 * rows)
+
+
+def response_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan:
+    """What the teacher of a step says about its training images, where any trial may listen."""
+    cls = METHODS[config.method].params
+    coco = steps.training_set(runtime.splits.train.coco, config.scenario.steps[step])
+    try:
+        loosest = response_floor(config, runtime)
+    except ValueError as error:
+        return TablePlan(0, str(error))
+    if not loosest:
+        return TablePlan(0, f"method {config.method} ({cls.__name__}) listens to whole forward passes")
+    sizes = _sizes(coco["images"], config.recipe)
+    locations = sum(count * sum(_levels(config, height, width)) for (height, width), count in sizes.items())
+    rows = math.ceil(locations * _flips(config.recipe) * _share(loosest))
+    number = 2 if config.response_dtype == "float16" else 4
+    channels = len(config.scenario.seen(step - 1)) + 4 * (_head(config)["reg_max"] + 1)
+    plan = _within(runtime, rows * (number * channels + 14))
+    varied = _of_one_size(coco["images"], config.recipe)
+    return replace(varied, num_bytes=plan.num_bytes) if varied else plan
+
+
+def response_floor(config: TrialConfig, runtime: Runtime) -> dict[str, Scalar]:
+    """The loosest values of the method's parameters that a table of responses is kept for; none where it has none.
+
+    Raises:
+        ValueError: no table can serve every trial.
+    """
+    cls = METHODS[config.method].params
+    if runtime.floor and covers(cls, runtime.floor, config.params):
+        return dict(runtime.floor)
+    if runtime.floor is not None and not runtime.floor:
+        raise ValueError("the search varies a parameter of which every value needs other responses")
+    return floor(cls, {name: [value] for name, value in config.params.items()})
+
+
+def _share(loosest: Mapping[str, Scalar]) -> float:
+    """About how much of an image responds above the thresholds, if responses were normally distributed."""
+    alphas = [float(loosest[name]) for name in ("alpha_cls", "alpha_box") if name in loosest]
+    return min(1.0, sum(math.erfc(alpha / math.sqrt(2)) / 2 for alpha in alphas)) if alphas else 1.0
+
+
+def _within(runtime: Runtime, num_bytes: int) -> TablePlan:
+    budget = runtime.table_budget_gb
+    if not budget:
+        return TablePlan(num_bytes, "tables.budget_gb is 0")
+    if num_bytes > budget * 1e9:
+        return TablePlan(num_bytes, f"about {num_bytes / 1e9:.2g} GB are more than tables.budget_gb, {budget:g}")
+    return TablePlan(num_bytes)
+
+
+def _of_one_size(images: list[dict[str, Any]], recipe: Recipe) -> TablePlan | None:
+    if (count := len(_sizes(images, recipe))) == 1:
+        return None
+    return TablePlan(0, f"the images have {count} sizes, so what is said of one depends on the batch that pads it")
+
+
+def _sizes(images: list[dict[str, Any]], recipe: Recipe) -> Counter[tuple[int, int]]:
+    """How many images have which (height, width) after the resize."""
+    return Counter(resized(image["height"], image["width"], recipe.scale) for image in images)
+
+
+def resized(height: int, width: int, scale: tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) in px of an image that is resized in ratio into `scale`, as mmcv does it."""
+    if scale is None:
+        return height, width
+    factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
+    return int(height * factor + 0.5), int(width * factor + 0.5)
+
+
+def _levels(config: TrialConfig, height: int, width: int) -> Iterator[int]:
+    """The number of locations of each pyramid level."""
+    padded = [math.ceil(side / config.recipe.pad_divisor) * config.recipe.pad_divisor for side in (height, width)]
+    for stride in _head(config)["anchor_generator"]["strides"]:
+        yield math.prod(math.ceil(side / stride) for side in padded)
+
+
+def _head(config: TrialConfig) -> dict[str, Any]:
+    entry = DETECTORS[config.detector]
+    head: dict[str, Any] = load(entry.target)(1, config.recipe, **entry.options)["bbox_head"]
+    return head
+
+
+def _flips(recipe: Recipe) -> int:
+    return 2 if recipe.flip else 1

@@ -1,0 +1,65 @@
+"""Tables: arrays of any size in files, written in one pass, then memory-mapped and so shared by all trials of a host.
+
+A table is a folder: one file an array, raw, and `arrays.json` with their types and shapes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.files import write_json
+
+Array = NDArray[Any]
+
+
+class TableWriter:
+    """Appends rows to the arrays of a table; the table can be read once the context is left."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: dict[str, BinaryIO] = {}
+        self._shapes: dict[str, tuple[str, list[int]]] = {}
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def append(self, **arrays: Array) -> None:
+        """Add rows: each array's type and the shape of its rows stay those of its first call."""
+        for name, rows in arrays.items():
+            dtype, shape = self._shapes.setdefault(name, (rows.dtype.str, [0, *rows.shape[1:]]))
+            assert (dtype, shape[1:]) == (rows.dtype.str, list(rows.shape[1:])), name
+            if name not in self._files:
+                self._files[name] = (self.folder / f"{name}.bin").open("wb")
+            np.ascontiguousarray(rows).tofile(self._files[name])
+            shape[0] += len(rows)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            file.close()
+        write_json(self.folder / "arrays.json", self._shapes)
+
+
+def opened(folder: Path) -> dict[str, Array]:
+    """The arrays of a table by name; their pages are read when they are used, and shared by all processes."""
+    arrays = json.loads((folder / "arrays.json").read_text())
+    return {name: _mapped(folder / f"{name}.bin", dtype, tuple(shape)) for name, (dtype, shape) in arrays.items()}
+
+
+def _mapped(path: Path, dtype: str, shape: tuple[int, ...]) -> Array:
+    if not math.prod(shape):
+        return np.empty(shape, dtype)
+    return np.memmap(path, dtype, mode="c", shape=shape)  # copy on write: torch warns about arrays that it cannot write
+
+
+def starts(counts: Array) -> Array:
+    """(R + 1,) where the rows of each of R groups begin, and where the last ends, from their counts (R,)."""
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])

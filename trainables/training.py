@@ -1,0 +1,186 @@
+"""Training one step: its tables, its model, its plan, and what it cost."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from mmdet.models import BaseDetector
+
+from trainables import engine
+from trainables.catalog import DETECTORS, METHODS, load
+from trainables.config import Runtime, TrialConfig
+from trainables.detectors.growth import StateDict, build_detector, frozen, grown, load_weights
+from trainables.errors import CheckpointError, TrainingError
+from trainables.files import write_json
+from trainables.hooks import AfterEpoch
+from trainables.incremental import IncrementalDetector
+from trainables.step_tables import StepTables, scored_data, training_data
+from trainables.store import PROGRESS_FILE
+
+
+def train_step(
+    config: TrialConfig, runtime: Runtime, step: int, previous: Path | None, state: Path, after_epoch: AfterEpoch | None
+) -> tuple[BaseDetector, dict[str, float]]:
+    """The trained detector of `step`, and what it cost (seconds, images, losses by name).
+
+    Args:
+        previous: the weights of the step before; None for the base step.
+        state: see `engine.fit`.
+        after_epoch: called after every epoch but the last.
+    """
+    with StepTables(config, runtime, step) as tables:
+        model = _model(config, step, previous, tables)
+        dataset, plan = training_data(config, runtime, step), _plan(config, runtime, step)
+        clock = _Clock(plan, state.with_name(PROGRESS_FILE), after_epoch)
+        try:
+            facts = engine.fit(model, dataset, plan, state, clock)
+        except TrainingError as error:
+            raise TrainingError(f"step {step + 1}, {error.subject}", error.problems) from None
+        own = {
+            "images_train": float(len(dataset)),
+            "images_eval": float(len(runtime.scored.coco["images"])),
+            "lr_effective": plan.lr,
+            "batch_total": float(plan.batch_size),
+        }
+        return model.student, facts | own | clock.facts | _costs(model, previous, tables, facts["images_seen"])
+
+
+def build_step_tables(config: TrialConfig, runtime: Runtime, step: int, previous: Path) -> None:
+    """Put the tables that training and scoring `step` will draw on into the store."""
+    training_data(config, runtime, step)
+    scored_data(config, runtime, step)
+    with StepTables(config, runtime, step) as tables:
+        _model(config, step, previous, tables)
+
+
+class _Clock:
+    """Tells how far a step is after every epoch, and hands the epoch on to `listener`."""
+
+    def __init__(self, plan: engine.Plan, path: Path, listener: AfterEpoch | None) -> None:
+        self._epochs, self._path, self._listener = plan.epochs, path, listener
+        self._begin, self._first = time.perf_counter(), 0
+        self._losses: dict[str, float] = {}
+
+    def __call__(self, detector: BaseDetector, epoch: int, losses: dict[str, float]) -> None:
+        self._losses = losses
+        self._first = self._first or epoch
+        left = (self._epochs - epoch) * (time.perf_counter() - self._begin) / (epoch - self._first + 1)
+        write_json(self._path, {"done": epoch, "of": self._epochs, "left_s": left})
+        if self._listener is not None and epoch < self._epochs:
+            self._listener(detector, epoch, losses)
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """The seconds so far and the losses of the last epoch."""
+        return {"time_train_s": time.perf_counter() - self._begin, **self._losses}
+
+
+def _model(config: TrialConfig, step: int, previous: Path | None, tables: StepTables) -> IncrementalDetector:
+    """The detector of `step` with what it learns from."""
+    classes, new = len(config.scenario.seen(step)), len(config.scenario.steps[step])
+    everything = torch.arange(classes)
+    old, fresh = everything[: classes - new], everything[classes - new :]
+    student = _student(config, step, previous)
+    wrapped = partial(
+        IncrementalDetector, student, old=old, targets=tables.targets(student), response_dtype=config.response_dtype
+    )
+    if previous is None:
+        return wrapped(trained=everything)
+    method = METHODS[config.method]
+    params = method.params(**config.params)
+    if method.target is None:
+        return wrapped(trained=everything if params.loss_scope == "full" else fresh)
+    ask = _teacher(config, len(old), previous)
+    responses = tables.responses(ask)
+    gt = {name: getattr(params, name) for name in ("clamp_normaliser", "average_eps")}
+    distiller, teacher = load(method.target)(params), None if responses else ask()
+    return wrapped(trained=fresh, teacher=teacher, distiller=distiller, gt_options=gt, responses=responses)
+
+
+def _student(config: TrialConfig, step: int, previous: Path | None) -> BaseDetector:
+    engine.seed_everything(_seed(config, step))
+    classes = len(config.scenario.seen(step))
+    student = build_detector(config.detector, classes, config.recipe, None if previous else config.pretrained)
+    if previous is not None:
+        params = METHODS[config.method].params(**config.params)
+        weights = grown(config.detector, read_weights(previous), classes, params.new_row_init)
+        load_weights(student, weights, str(previous))
+    return on_device(student, config)
+
+
+def _teacher(config: TrialConfig, classes: int, weights: Path) -> Callable[[], BaseDetector]:
+    def build() -> BaseDetector:
+        teacher = build_detector(config.detector, classes, config.recipe)
+        load_weights(teacher, read_weights(weights), str(weights))
+        return frozen(on_device(teacher, config))
+
+    return build
+
+
+def on_device(detector: BaseDetector, config: TrialConfig) -> BaseDetector:
+    """`detector` where it runs, with its convolutions' channels last: a tenth faster on a CPU."""
+    return detector.to(config.device, memory_format=torch.channels_last)
+
+
+def read_weights(path: Path) -> StateDict:
+    """The tensors of a weights file.
+
+    Raises:
+        CheckpointError: not a file of tensors alone.
+    """
+    try:
+        weights: StateDict = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(str(path), [f"must be a file of tensors, but cannot be read: {error}"]) from error
+    return weights
+
+
+def _plan(config: TrialConfig, runtime: Runtime, step: int) -> engine.Plan:
+    base = DETECTORS[config.detector].optim()
+    optim = base if step == 0 else type(base)(**config.optim)
+    lr = engine.linear_lr(config.recipe, optim.lr_scale, config.batch_size)
+    if step and config.params.get("lr_rule") == "none":
+        lr = optim.lr_scale * config.recipe.base_lr
+    return engine.Plan(
+        recipe=config.recipe,
+        epochs=config.epochs if step else config.base_epochs,
+        batch_size=config.batch_size,
+        lr=lr,
+        weight_decay=optim.weight_decay,
+        warmup_iters=optim.warmup_iters,
+        seed=_seed(config, step),
+        device=config.device,
+        ema_momentum=config.ema_momentum,
+        workers=runtime.workers,
+    )
+
+
+def _seed(config: TrialConfig, step: int) -> int:
+    return ((config.seed if step else config.base_seed) * 1000 + step) % 2**32  # what NumPy takes
+
+
+def _costs(
+    model: IncrementalDetector, previous: Path | None, tables: StepTables, images_seen: float
+) -> dict[str, float]:
+    parameters, names = list(model.student.parameters()), {name for name, _ in model.student.named_parameters()}
+    teacher = read_weights(previous) if previous and model.distiller else {}
+    shared = tables.facts
+    return {
+        "params_total": float(sum(p.numel() for p in parameters)),
+        "params_trainable": float(sum(p.numel() for p in parameters if p.requires_grad)),
+        "params_teacher": float(sum(tensor.numel() for name, tensor in teacher.items() if name in names)),
+        "peak_memory_mb": _peak_memory_mb(str(next(iter(parameters)).device.type)),
+        "cache_bytes": float(shared.num_bytes),
+        **{f"time_saved_{kind}_s": images_seen * each for kind, each in shared.seconds_per_image.items()},
+    }
+
+
+def _peak_memory_mb(device: str) -> float:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
