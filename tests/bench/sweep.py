@@ -85,6 +85,8 @@ def run(options: list[str]) -> dict[str, Any]:
 
 
 def _compared(origin: Path, trials: int, folder: Path) -> dict[str, Any]:
+    print("drawing the scenes, which all ways share", flush=True)
+    work.prepared(load_spec(_spec_file(origin, trials, folder, "isolated", {"name": "none"})))
     whole = _sweep(_spec_file(origin, trials, folder, "whole", {"name": "none"}), ())
     half = len(whole.points) // 2
     their_walls, theirs = [], []
@@ -103,6 +105,7 @@ def _spec_file(origin: Path, trials: int, folder: Path, name: str, scheduler: di
     """The sweep without what the isolated way does not do either: joint references and compared methods."""
     content = yaml.safe_load(origin.read_text())
     content |= {"name": name, "trials": trials, "compare": [], "storage": str(folder / name)}
+    content["data"] = {**content.get("data", {"kind": "digits"}), "root": str(folder / "data")}
     content |= {"scheduler": scheduler or content["scheduler"], "tracking_uri": f"sqlite:///{folder / name}.db"}
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content))

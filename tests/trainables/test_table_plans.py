@@ -90,7 +90,7 @@ def test_without_a_budget_nothing_is_kept(even: Splits) -> None:
 def test_what_is_over_the_budget_is_not_kept_and_what_is_under_it_is(even: Splits) -> None:
     config, runtime = config_of(even, params=ERD | {"select": "all"}), runtime_of(even, table_budget_gb=0.002)
     images = image_plan(even.train, config.recipe, runtime)
-    assert (images.kept, images.reason) == (False, "about 0.0 GB are more than tables.budget_gb, 0.002")
+    assert (images.kept, images.reason) == (False, "about 0.0025 GB are more than tables.budget_gb, 0.002")
     assert target_plan(config, runtime, 1).kept
     assert not response_plan(config, runtime, 1).kept
     exactly = replace(runtime, table_budget_gb=images.num_bytes / 1e9)
@@ -123,7 +123,7 @@ def test_of_a_set_like_coco_sizes_and_reasons_are_told(tmp_path: Path) -> None:
     config = config_of(splits, detector="gfl_r50", optim=asdict(OptimParams()))
     images = image_plan(splits.train, config.recipe, runtime_of(splits))
     assert 1.0e10 < images.num_bytes < 1.5e10
-    assert images.reason == f"about {images.num_bytes / 1e9:.1f} GB are more than tables.budget_gb, 8"
+    assert images.reason == f"about {images.num_bytes / 1e9:.2g} GB are more than tables.budget_gb, 8"
     responses = response_plan(config, runtime_of(splits), 1)
     assert responses.reason
     assert responses.reason.startswith("the images have 6 sizes")  # two of the seven become one
