@@ -47,6 +47,7 @@ def run(options: list[str]) -> dict[str, float]:
 def _ours(model: IncrementalDetector, config: TrialConfig, runtime: Runtime, folder: Path) -> float:
     """A step as a trial has it: loader, tables, hooks, state, everything that `engine.fit` does."""
     dataset, plan = training_data(config, runtime, 1), training._plan(config, runtime, 1)
+    (folder / "state.pt").unlink(missing_ok=True)
     begin = time.perf_counter()
     facts = engine.fit(model, dataset, plan, folder / "state.pt", lambda *_: None)
     return (time.perf_counter() - begin) / facts["iters"]
