@@ -16,7 +16,7 @@ from sweeps.progress import Display, TrialCount
 from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker, Verdict
 from trainables.config import TrialConfig
-from trainables.tune import EVENT, FAILURE, OBJECTIVE, PROGRESS, with_parameters
+from trainables.tune import FAILURE, OBJECTIVE, PROGRESS, events_file, with_parameters
 
 
 def scope_tags(config: TrialConfig) -> dict[str, str]:
@@ -74,9 +74,10 @@ class Recorder(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Record an event."""
-        if EVENT in result:
-            record_event(self.tracker, trial.trial_id, json.loads(result[EVENT]))
+        """Record the event behind a result: Tune hears of clock and objective alone."""
+        if FAILURE not in result:
+            events = json.loads(events_file(self.spec.folder / "trials", trial.trial_id).read_text())
+            record_event(self.tracker, trial.trial_id, next(e for e in events if e[PROGRESS] == result[PROGRESS]))
         self.display.now(self.count.line())
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -111,7 +112,6 @@ class Recorder(Callback):
         reason, result = _reason(trial, verdict), trial.last_result or {}
         self.tracker.end_trial(trial.trial_id, verdict, now_ms(), reason)
         value, label = self._count(trial, verdict)
-        (trial.last_result or {}).pop(EVENT, None)  # it is recorded, and Tune would write it in each snapshot
         at = "" if verdict == "finished" else f" after {result.get(PROGRESS, 0)} of {self.spec.max_progress} epochs"
         shown = f"  {self.spec.objective} {100 * value:5.1f}" if value == value else ""
         self.display.say(f"{label:>9} {verdict}{at}{shown}{f'  {reason}' if reason else ''}  | {self.count.line()}")

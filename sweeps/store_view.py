@@ -99,7 +99,7 @@ def description(entry: Entry) -> str:
     """What an entry is, in words; of an unknown kind the plain values of its identity."""
     identity = entry.identity
     try:
-        words = identity["what"] if "what" in identity else DESCRIPTIONS[entry.kind](identity)
+        words = DESCRIPTIONS[entry.kind](identity)
     except (KeyError, TypeError, ValueError):
         plain = [f"{key} {value}" for key, value in identity.items() if isinstance(value, str | int | float)]
         words = ", ".join(plain)[:100] or entry.name

@@ -40,7 +40,10 @@ def require_ops() -> None:
 
 
 def prepare_process(threads: int) -> None:
-    """Register mmdet's modules, keep its announcements off the terminal, and give torch its threads."""
+    """Register mmdet's modules, keep its announcements off the terminal, and give torch its threads.
+
+    What is loaded by then is left alone by the garbage collector, which mmengine calls for every data set.
+    """
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         import torch
         from mmdet.utils import register_all_modules
@@ -50,6 +53,8 @@ def prepare_process(threads: int) -> None:
         register_all_modules()
     warnings.filterwarnings("ignore", message="DeprecationWarning: `num_anchors` is deprecated")
     torch.set_num_threads(threads)
+    gc.collect()
+    gc.freeze()
 
 
 def release_memory() -> None:

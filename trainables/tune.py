@@ -13,7 +13,6 @@ from trainables.config import Runtime, TrialConfig
 from trainables.errors import TrainingError
 from trainables.files import write_json
 
-EVENT = "event"
 OBJECTIVE = "objective"
 PROGRESS = "progress"
 FAILURE = "failure"
@@ -41,7 +40,7 @@ def tune_trial(chosen: dict[str, Any], base: TrialConfig, runtime: Runtime, obje
     from trainables.environment import release_memory
     from trainables.trial import run_trial
 
-    reporter = _Reporter(folder / tune.get_context().get_trial_id() / "events.json", objective)
+    reporter = _Reporter(events_file(folder, tune.get_context().get_trial_id()), objective)
     try:
         run_trial(with_parameters(base, chosen), runtime, reporter)
     except TrainingError as error:
@@ -50,8 +49,16 @@ def tune_trial(chosen: dict[str, Any], base: TrialConfig, runtime: Runtime, obje
         release_memory()
 
 
+def events_file(folder: Path, trial_id: str) -> Path:
+    """Where a trial keeps what it reported, a list of events in their order; see `tune_trial`."""
+    return folder / trial_id / "events.json"
+
+
 class _Reporter:
-    """Hands events to Tune. A trial that starts again says what it said before, and every listener knows it already."""
+    """Keeps events, and tells Tune where the clock and the objective are.
+
+    A trial that starts again says what it said before, and every listener knows it already.
+    """
 
     def __init__(self, path: Path, objective: str) -> None:
         self.path, self.objective = path, objective
@@ -74,7 +81,7 @@ class _Reporter:
     def _send(self, event: dict[str, Any]) -> None:
         from ray import tune
 
-        tune.report({OBJECTIVE: self._value(event), PROGRESS: event[PROGRESS], EVENT: json.dumps(event)})
+        tune.report({OBJECTIVE: self._value(event), PROGRESS: event[PROGRESS]})
 
     def _value(self, event: dict[str, Any]) -> float:
         name = self.objective if "classes" in event else f"{self.objective}_mid"

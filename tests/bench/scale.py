@@ -34,7 +34,7 @@ from trainables.config import TrialConfig
 from trainables.datasets import Split, Splits
 from trainables.metrics import KINDS
 from trainables.store import Store
-from trainables.tune import OBJECTIVE, PROGRESS, _Reporter, with_parameters
+from trainables.tune import OBJECTIVE, PROGRESS, _Reporter, events_file, with_parameters
 
 AT_ONCE = 2
 SAMPLE_S = 0.5  # between two looks at the driver's memory
@@ -119,7 +119,7 @@ def ours(spec: SweepSpec) -> Iterator[Searching]:
 
     unread = Split(CONFIGS / "erd_digits.yaml", CONFIGS)
     config = configured(spec, Splits(unread, unread, unread, ()), spec.method, spec.all_defaults())
-    trial = tune.with_parameters(report_events, base=config, folder=spec.storage)
+    trial = tune.with_parameters(report_events, base=config, folder=spec.folder)
     display = Display(Console(file=io.StringIO()))
     with Tracker(spec.tracking_uri, spec.name, spec.folder) as tracker:
         tracker.start_sweep(spec.text, scope_tags(config), now_ms())
@@ -156,7 +156,7 @@ def report_events(chosen: dict[str, Any], base: TrialConfig, folder: Path) -> No
 
     config = with_parameters(base, chosen)
     Store(folder / "store").get("scale", config.step_identity(0), lambda entry: None)
-    reporter = _Reporter(folder / "trials" / tune.get_context().get_trial_id() / "events.json", "ap_all")
+    reporter = _Reporter(events_file(folder / "trials", tune.get_context().get_trial_id()), "ap_all")
     for step in range(len(config.scenario.steps)):
         reporter(event_of(config, step, value_of(chosen)))
 

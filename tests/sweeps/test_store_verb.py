@@ -105,7 +105,7 @@ def test_entries_are_told_in_words(store: Store, capsys: pytest.CaptureFixture[s
     build(store, "images", annotations="0123456789abcdef", scale=[1333, 800])
     build(store, "targets", learnt=CONFIG.scenario.steps[1], detector="gfl_r18_tiny")
     build(store, "responses", learnt=CONFIG.scenario.steps[1], teacher=CONFIG.step_identity(0))
-    build(store, "responses", what="all that the teacher says of 2000 [train] scenes", seed=3)
+    build(store, "wonders", of="2000 [train] scenes")
     build(store, "wonders", number=7, of="the world", more=[1, 2])
     build(store, "steps", of="another version")
     title, header, _, *rows = shown(store, capsys)
@@ -114,7 +114,6 @@ def test_entries_are_told_in_words(store: Store, capsys: pytest.CaptureFixture[s
     assert [row.partition(" 1 1.")[0].partition(" 1 2.")[0] for row in rows] == [
         "images annotations 01234567, 1333x800 px",
         "images annotations fedcba98, as they are",
-        "responses all that the teacher says of 2000 [train] scenes",
         "responses to digits 5 of step 1 of digits 5, gfl_r18_tiny, 10 epochs, seed 0",
         "scores step 2 of digits 5+5, gfl_r18_tiny, erd, 5 epochs, seed 0; on annotations fedcba98",
         "steps of another version",
@@ -124,6 +123,7 @@ def test_entries_are_told_in_words(store: Store, capsys: pytest.CaptureFixture[s
         "steps step 2 of digits 5+5, gfl_r18_tiny, erd, 5 epochs, seed 0",
         "targets digits 5, gfl_r18_tiny",
         "wonders number 7, of the world",
+        "wonders of 2000 [train] scenes",
     ]
 
 
