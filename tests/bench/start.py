@@ -58,8 +58,8 @@ def _started(spec: SweepSpec, config: TrialConfig, runtime: Runtime) -> list[flo
     clock, firsts = _Clock(), spec.storage / "first"
     firsts.mkdir()
     spec.folder.mkdir(parents=True)
-    runner.tune_trial = partial(_timed_trial, firsts=firsts)  # type: ignore[attr-defined]
-    runner._search(spec, config, runtime, clock, 1)  # type: ignore[arg-type]
+    runner.tune_trial = partial(_timed_trial, firsts=firsts)
+    runner._search(spec, config, runtime, clock, 1)
     told = {path.stem: json.loads(path.read_text()) for path in firsts.iterdir()}
     assert len({pid for _, pid in told.values()}) == 1, "the trials did not run in one process"
     return [told[trial][0] - began for trial, began in clock.began.items()]
@@ -84,8 +84,8 @@ def _timed_trial(chosen: dict[str, Any], firsts: Path, **given: Any) -> None:
 
     def first(self: Any, *arguments: Any, **named: Any) -> Any:
         path.write_text(json.dumps([time.time(), os.getpid()]))
-        IncrementalDetector.train_step = whole  # type: ignore[method-assign]
+        IncrementalDetector.train_step = whole
         return whole(self, *arguments, **named)
 
-    IncrementalDetector.train_step = first  # type: ignore[method-assign]
+    IncrementalDetector.train_step = first
     tune_trial(chosen, **given)

@@ -118,7 +118,7 @@ def drive(spec_file: str, points: str) -> None:
     from sweeps.progress import Display
     from sweeps.searcher import IncrementalSearch
 
-    runner.IncrementalSearch = partial(IncrementalSearch, points=json.loads(points))  # type: ignore[misc]
+    runner.IncrementalSearch = partial(IncrementalSearch, points=json.loads(points))
     with Display() as display:
         runner.run_sweep(load_spec(Path(spec_file)), False, display)
 
