@@ -134,8 +134,8 @@ def announce_tables(config: TrialConfig, runtime: Runtime, display: Display) -> 
     if METHODS[config.method].target is not None:
         plans["responses"] = (response_plan(config, runtime, 1), "the teacher runs live")
     for kind, (plan, otherwise) in plans.items():
-        size = f"about {plan.num_bytes / 1e6:,.0f} MB"
-        display.say(f"{kind}: {f'{otherwise}: {plan.reason}' if plan.reason else f'a table of {size} for all trials'}")
+        table = f"a table of about {plan.num_bytes / 1e6:,.0f} MB for all trials"
+        display.say(f"{kind}: {table if plan.kept else f'{otherwise} instead of {table}: {plan.reason}'}")
 
 
 def joint_name(step: int, last: int) -> str:

@@ -159,7 +159,7 @@ class StepTables:
 
         def build(folder: Path) -> None:
             loosest = cls(**{**config.params, **floor})
-            write_responses(folder, self._said(teacher().to(config.device)), loosest, config.response_dtype)
+            write_responses(folder, self._said(teacher()), loosest, config.response_dtype)
 
         own = {"teacher": config.step_identity(self._step - 1), "floor": floor, "dtype": config.response_dtype}
         self._folders["responses"] = self._shared("responses", own, build)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.distributions import Scalar
@@ -48,7 +48,7 @@ def target_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan:
     """What each location of a step's training images should say."""
     coco = steps.training_set(runtime.splits.train.coco, config.scenario.steps[step])
     rows = POSITIVES_PER_OBJECT * len(coco["annotations"]) * _flips(config.recipe)
-    return _of_one_size(coco["images"], config.recipe) or _within(runtime, 24 * rows)
+    return _of_one_size(coco["images"], config.recipe, 24 * rows) or _within(runtime, 24 * rows)
 
 
 def response_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan:
@@ -66,9 +66,8 @@ def response_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan
     rows = math.ceil(locations * _flips(config.recipe) * _share(loosest))
     number = 2 if config.response_dtype == "float16" else 4
     channels = len(config.scenario.seen(step - 1)) + 4 * (_head(config)["reg_max"] + 1)
-    plan = _within(runtime, rows * (number * channels + 14))
-    varied = _of_one_size(coco["images"], config.recipe)
-    return replace(varied, num_bytes=plan.num_bytes) if varied else plan
+    num_bytes = rows * (number * channels + 14)
+    return _of_one_size(coco["images"], config.recipe, num_bytes) or _within(runtime, num_bytes)
 
 
 def response_floor(config: TrialConfig, runtime: Runtime) -> dict[str, Scalar]:
@@ -100,10 +99,12 @@ def _within(runtime: Runtime, num_bytes: int) -> TablePlan:
     return TablePlan(num_bytes)
 
 
-def _of_one_size(images: list[dict[str, Any]], recipe: Recipe) -> TablePlan | None:
+def _of_one_size(images: list[dict[str, Any]], recipe: Recipe, num_bytes: int) -> TablePlan | None:
     if (count := len(_sizes(images, recipe))) == 1:
         return None
-    return TablePlan(0, f"the images have {count} sizes, so what is said of one depends on the batch that pads it")
+    return TablePlan(
+        num_bytes, f"the images have {count} sizes, so what is said of one depends on the batch that pads it"
+    )
 
 
 def _sizes(images: list[dict[str, Any]], recipe: Recipe) -> Counter[tuple[int, int]]:
