@@ -39,7 +39,9 @@ class Display:
         self.console.print(line, markup=False, soft_wrap=True)
 
     def now(self, line: str) -> None:
-        """Change the live line."""
+        """Change the live line, where there is one."""
+        if not self.console.is_terminal:
+            return
         self._status.update(f"{line}  ({duration(time.monotonic() - self._began)} so far)")
 
 

@@ -18,56 +18,71 @@ from torch.nn.utils import clip_grad_norm_
 from tests.bench.digits import base_step
 from trainables import engine, training
 from trainables.config import Runtime, TrialConfig
+from trainables.datasets.image_table import StepDataset
 from trainables.detectors import gfl_losses
 from trainables.incremental import IncrementalDetector
 from trainables.step_tables import StepTables, training_data
+
+EPOCHS = 5
 
 
 def run(options: list[str]) -> dict[str, float]:
     """`ratio`: the seconds of one of our iterations over those of the bare loop's, both of an ERD step."""
     parser = argparse.ArgumentParser(prog="tests.bench iteration", description=__doc__)
-    parser.add_argument("--turns", type=int, default=3, help="of each way: a step of five epochs, a bare epoch")
+    parser.add_argument("--turns", type=int, default=3, help=f"each a step of {EPOCHS} epochs of either way")
     turns = parser.parse_args(options).turns
+    pairs = []
     with TemporaryDirectory() as folder:
         config, runtime, base = base_step(Path(folder))
-        config = replace(config, epochs=5)
-        times: dict[str, list[float]] = {"ours": [], "bare": []}
+        config = replace(config, epochs=EPOCHS)
         for turn in range(turns):
-            for name, way in _WAYS.items():
-                with StepTables(config, runtime, 1) as tables:
-                    model = training._model(config, 1, base.weights, tables).train()
-                    times[name].append(way(model, config, runtime, Path(folder)))
-                print(f"turn {turn + 1}, {name}: {1000 * times[name][-1]:.1f} ms an iteration", flush=True)
-    medians = {name: median(values) for name, values in times.items()}
-    ratio = median(ours / bare for ours, bare in zip(*times.values(), strict=True))
-    print(f"ours {1000 * medians['ours']:.1f} ms, bare {1000 * medians['bare']:.1f} ms, ratio {ratio:.3f}")
+            with StepTables(config, runtime, 1) as tables:
+                models = [training._model(config, 1, base.weights, tables).train() for _ in range(2)]
+                ours, bare = _turn(*models, config, runtime, Path(folder) / f"state-{turn}.pt")
+            print(f"turn {turn + 1}: ours {1000 * ours:.1f} ms an iteration, bare {1000 * bare:.1f} ms", flush=True)
+            pairs.append((ours, bare))
+    ratio = median(ours / bare for ours, bare in pairs)
+    print(f"ratio {ratio:.3f}")
     return {"ratio": ratio}
 
 
-def _ours(model: IncrementalDetector, config: TrialConfig, runtime: Runtime, folder: Path) -> float:
-    """A step as a trial has it: loader, tables, hooks, state, everything that `engine.fit` does."""
+def _turn(
+    ours: IncrementalDetector, bare: IncrementalDetector, config: TrialConfig, runtime: Runtime, state: Path
+) -> tuple[float, float]:
+    """Seconds of an iteration of either way. A bare epoch follows each of ours: what else the machine does hits both.
+
+    Ours is a step as a trial has it: loader, tables, hooks, state, everything that `engine.fit` does.
+    """
     dataset, plan = training_data(config, runtime, 1), training._plan(config, runtime, 1)
-    (folder / "state.pt").unlink(missing_ok=True)
+    bare_epoch = _bare(bare, dataset, plan)
+    seconds = 0.0
+
+    def after_epoch(*_: Any) -> None:
+        nonlocal seconds
+        seconds += bare_epoch()
+
     begin = time.perf_counter()
-    facts = engine.fit(model, dataset, plan, folder / "state.pt", lambda *_: None)
-    return (time.perf_counter() - begin) / facts["iters"]
+    iters = engine.fit(ours, dataset, plan, state, after_epoch)["iters"]
+    return (time.perf_counter() - begin - seconds) / iters, seconds / iters
 
 
-def _bare(model: IncrementalDetector, config: TrialConfig, runtime: Runtime, folder: Path) -> float:
-    """An epoch's iterations of forward, losses, backward and optimizer, on the tensors of eight batches."""
-    dataset, plan = training_data(config, runtime, 1), training._plan(config, runtime, 1)
+def _bare(model: IncrementalDetector, dataset: StepDataset, plan: engine.Plan) -> Callable[[], float]:
+    """A function that runs an epoch on eight ready batches (forward, losses, backward, optimizer): its seconds."""
     ready = [_ready(model, batch) for _, batch in zip(range(8), engine._loader(dataset, plan), strict=False)]
-    optimizer = torch.optim.AdamW(model.student.parameters(), lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
-    iters = len(dataset) // plan.batch_size
-    begin = time.perf_counter()
-    for number in range(iters):
-        images, targets, taught = ready[number % len(ready)]
-        losses = _losses(model, images, targets, taught)
-        optimizer.zero_grad()
-        torch.stack([value for name, value in losses.items() if name.startswith("loss")]).sum().backward()
-        clip_grad_norm_(model.student.parameters(), config.recipe.clip_norm)
-        optimizer.step()
-    return (time.perf_counter() - begin) / iters
+    parameters = list(model.student.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
+
+    def epoch() -> float:
+        begin = time.perf_counter()
+        for number in range(len(dataset) // plan.batch_size):
+            losses = _losses(model, *ready[number % len(ready)])
+            optimizer.zero_grad()
+            torch.stack([value for name, value in losses.items() if name.startswith("loss")]).sum().backward()
+            clip_grad_norm_(parameters, plan.recipe.clip_norm)
+            optimizer.step()
+        return time.perf_counter() - begin
+
+    return epoch
 
 
 def _ready(model: IncrementalDetector, batch: Any) -> tuple[Tensor, Any, Any]:
@@ -82,6 +97,3 @@ def _losses(model: IncrementalDetector, images: Tensor, targets: Any, taught: An
     student = gfl_losses.forward(model.student, images)
     losses = gfl_losses.losses(student, targets, model.trained, **model.gt_options)
     return losses | model.distiller(student, taught, model.old, ())
-
-
-_WAYS: dict[str, Callable[[IncrementalDetector, TrialConfig, Runtime, Path], float]] = {"ours": _ours, "bare": _bare}

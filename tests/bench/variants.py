@@ -31,6 +31,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "channels last": {**CONTIGUOUS, "format": torch.channels_last},
     "channels last, fused AdamW (kept)": KEPT,
     "kept, two threads": {**KEPT, "threads": 2},
+    "kept, two processes at once (each)": {**KEPT, "processes": 2},
     "kept, denormals flushed": {**KEPT, "flush": True},
     "kept, bf16 autocast": {**KEPT, "bf16": True},
     "kept, torch.compile": {**KEPT, "compile": True},
@@ -38,23 +39,27 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def run(options: list[str]) -> dict[str, float]:
-    """Seconds of an iteration under each variant, medians, over those of the first; each in a process of its own."""
+    """Seconds of an iteration under each variant over those of the first in its round, medians of the rounds."""
     parser = argparse.ArgumentParser(prog="tests.bench variants", description=__doc__)
     parser.add_argument("--iterations", type=int, default=40)
-    iterations = parser.parse_args(options).iterations
-    ratios: dict[str, float] = {}
+    parser.add_argument("--rounds", type=int, default=3, help="each takes every variant in turn, in fresh processes")
+    given = parser.parse_args(options)
+    ratios: dict[str, list[float]] = {name: [] for name in VARIANTS}
     with TemporaryDirectory() as folder:
         known = base_step(Path(folder))
-        seconds: dict[str, float] = {}
-        for name, how in VARIANTS.items():
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                seconds[name], first = pool.apply(_measured, (known, how, iterations))
-            ratios[name] = seconds[name] / seconds[next(iter(VARIANTS))]
-            print(
-                f"{name:36}{1000 * seconds[name]:8.1f} ms{ratios[name]:7.2f}   first iteration {first:.1f} s",
-                flush=True,
-            )
-    return ratios
+        for number in range(given.rounds):
+            seconds: dict[str, float] = {}
+            for name, how in VARIANTS.items():
+                processes = how.get("processes", 1)
+                with multiprocessing.get_context("spawn").Pool(processes) as pool:
+                    measured = pool.starmap(_measured, [(known, how, given.iterations)] * processes, chunksize=1)
+                seconds[name], first = max(measured)
+                ratios[name].append(seconds[name] / seconds[next(iter(VARIANTS))])
+                line = f"round {number + 1}, {name:36}{1000 * seconds[name]:8.1f} ms{ratios[name][-1]:7.2f}"
+                print(f"{line}   first iteration {first:.1f} s", flush=True)
+    for name, values in ratios.items():
+        print(f"{name:36}{median(values):7.2f}")
+    return {name: median(values) for name, values in ratios.items()}
 
 
 def _measured(known: Any, how: Mapping[str, Any], iterations: int) -> tuple[float, float]:
