@@ -80,7 +80,7 @@ def narrowed(name: str, declared: Distribution, change: Mapping[str, Any] | list
     """`declared` with the bounds or choices that a sweep file gives instead: narrower, wider or other values.
 
     Args:
-        change: `{low: ..., high: ..., step: ...}` for numbers, a list of values for choices.
+        change: for numbers `{low: ..., high: ..., step: ...}`, or `{values: [...]}` for a few; for choices a list.
 
     Raises:
         ValueError: bounds upside down, not positive on a logarithmic scale, or choices that do not exist.
@@ -91,9 +91,11 @@ def narrowed(name: str, declared: Distribution, change: Mapping[str, Any] | list
         if len(change) != 2:
             raise ValueError(f"{name} takes a range `[low, high]`, but got {change!r}")
         change = {"low": change[0], "high": change[1]}
+    if "values" in change:
+        return _few(name, declared, change)
     allowed = {"low", "high", "step"} if type(declared) is Uniform else {"low", "high"}
     if unknown := sorted(set(change) - allowed):
-        raise ValueError(f"{name} has unknown keys {unknown}; available: {', '.join(sorted(allowed))}")
+        raise ValueError(f"{name} has unknown keys {unknown}; available: {', '.join(sorted(allowed))}, values")
     kind = int if isinstance(declared, IntUniform) else (int, float)
     for key, bound in change.items():
         if isinstance(bound, bool) or not isinstance(bound, kind) or not math.isfinite(bound):
@@ -115,3 +117,12 @@ def _chosen(name: str, declared: Choice, change: object) -> Choice:
     if problems:
         raise ValueError("; ".join(problems))
     return Choice(tuple(change))
+
+
+def _few(name: str, declared: Uniform | IntUniform, change: Mapping[str, Any]) -> Choice:
+    values = change["values"]
+    if set(change) != {"values"} or not isinstance(values, list) or not values:
+        raise ValueError(f"{name} takes `values` alone, a list, but got {dict(change)!r}")
+    if problems := [problem for value in values if (problem := declared.problem(name, value))]:
+        raise ValueError("; ".join(problems))
+    return Choice(tuple(values if isinstance(declared, IntUniform) else map(float, values)))

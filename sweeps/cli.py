@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,13 @@ def demo() -> None:
 @SPEC
 def data(spec: Path) -> None:
     """Prepare and check the data of a sweep; show what each step sees."""
-    loaded = _load(spec)
+    from sweeps.spec import load_specs
+
+    specs = load_specs(spec)
     from sweeps.show import show_data
 
-    show_data(loaded)
+    for one in specs:
+        show_data(one)
 
 
 @_verb("check", "sweeps check sweeps/configs/erd_digits.yaml")
@@ -59,19 +63,24 @@ def check(spec: Path) -> None:
 
     What each key means is told in sweeps/spec_file.py.
     """
-    loaded = _load(spec)
-    click.echo(
-        f"{spec.name}: good. {loaded.trials} trials of {loaded.method} on {loaded.scenario.name}, {loaded.detector}"
-    )
-    for name, distribution in loaded.space.items():
-        click.echo(f"  {name} from {distribution}, trial 0: {loaded.defaults()[name]}")
+    from sweeps.spec import load_specs
+
+    for one in load_specs(spec):
+        what = f"{one.trials} trials of {', '.join(one.methods)} on {one.scenario.name}, {one.detector}"
+        click.echo(f"{spec.name}: good. {what}")
+        points = one.first_points()
+        for name, distribution in one.space.items():
+            first = next((str(point[name]) for point in points if name in point), "not among the presets")
+            click.echo(f"  {name} from {distribution}, first: {first}")
 
 
 @_verb("debug", "sweeps debug sweeps/configs/erd_digits.yaml")
 @SPEC
 def debug(spec: Path) -> None:
     """Run trial 0 in this process, without Ray: breakpoints work. Records nothing."""
-    loaded = _load(spec)
+    from sweeps.spec import load_specs
+
+    loaded = load_specs(spec)[0]
     from sweeps.demo import debug_trial
     from trainables.environment import require_ops
 
@@ -83,15 +92,27 @@ def debug(spec: Path) -> None:
 @_verb("run", "sweeps run sweeps/configs/erd_digits.yaml --resume")
 @SPEC
 @click.option("--resume", is_flag=True, help="Go on with an interrupted sweep; start it if it never was.")
-def run(spec: Path, resume: bool) -> None:
+@click.option("--max-concurrent", type=click.IntRange(min=1), help="Trials at once at most, in place of the file's.")
+def run(spec: Path, resume: bool, max_concurrent: int | None) -> None:
     """Run a sweep: references, then trials, every step recorded in MLflow."""
-    loaded = _load(spec)
+    from sweeps.spec import load_specs
+
+    specs = load_specs(spec)
+    if max_concurrent:
+        specs = [replace(one, max_concurrent=max_concurrent) for one in specs]
     from sweeps.progress import Display
-    from sweeps.runner import run_sweep
 
     with Display() as display:
-        run_sweep(loaded, resume, display)
-    click.echo(f"next: sweeps show {loaded.name}; sweeps promote {loaded.name}; sweeps ui")
+        if len(specs) > 1:
+            from sweeps.side_by_side import run_sweeps
+
+            run_sweeps(specs, resume, display)
+        else:
+            from sweeps.runner import run_sweep
+
+            run_sweep(specs[0], resume, display)
+    for one in specs:
+        click.echo(f"next: sweeps show {one.name}; sweeps promote {one.name}; sweeps ui")
 
 
 @_verb("show", "sweeps show erd_digits")
@@ -103,6 +124,23 @@ def show(name: str, tracking_uri: str | None) -> None:
     from sweeps.spec import tracking_uri as resolved
 
     show_sweep(resolved(tracking_uri), name)
+
+
+@_verb("report", "sweeps report erd_digits --out erd_digits.html")
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path), help="The page; default: NAME.html")
+@click.option("--tracking-uri", help="MLflow server; default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
+def report(name: str, out: Path | None, tracking_uri: str | None) -> None:
+    """One page on a sweep, whatever its age, from what MLflow holds; needs no network."""
+    from sweeps.report import sweep_report
+    from sweeps.spec import tracking_uri as resolved
+    from trainables.files import written_whole
+
+    path = out or Path(f"{name}.html")
+    text = sweep_report(resolved(tracking_uri), name)
+    with written_whole(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+    click.echo(f"{path}: open it in a browser")
 
 
 @_verb("promote", "sweeps promote erd_digits --trial 3")
@@ -153,9 +191,3 @@ def ui(port: int, tracking_uri: str | None) -> None:
 
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", resolved(tracking_uri)]
     raise SystemExit(subprocess.call([*command, "--host", "127.0.0.1", "--port", str(port)]))
-
-
-def _load(spec: Path) -> Any:
-    from sweeps.spec import load_spec
-
-    return load_spec(spec)

@@ -7,6 +7,8 @@ from types import TracebackType
 
 from rich.console import Console
 
+from trainables.objectives import COSTS, Objective
+
 
 def duration(seconds: float) -> str:
     """`45 s`, `12 min`, `3 h 20 min`."""
@@ -14,6 +16,13 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def shown(metric: str, value: float) -> str:
+    """A metric's value for people: AP and what is made of it in COCO points, costs in their units."""
+    if metric in COSTS:
+        return duration(value) if metric.startswith("time_") else f"{value:,.0f}"
+    return f"{100 * value:.1f}"
 
 
 class Display:
@@ -48,8 +57,8 @@ class Display:
 class TrialCount:
     """How far the search is, in words, from how its trials ended."""
 
-    def __init__(self, total: int, at_once: int, mode: str) -> None:
-        self.total, self.at_once, self.mode = total, at_once, mode
+    def __init__(self, total: int, at_once: int, objective: Objective) -> None:
+        self.total, self.at_once, self.objective = total, at_once, objective
         self.ended: dict[str, str] = {}
         self.running: dict[str, float] = {}
         self.times: list[float] = []
@@ -60,11 +69,11 @@ class TrialCount:
         self.running.setdefault(trial_id, time.monotonic())
 
     def end(self, trial_id: str, verdict: str, value: float, label: str) -> None:
-        """A trial ended, now or under an earlier driver, with the objective's value."""
+        """A trial ended, now or under an earlier driver, with the objective's value; nan where it cannot be best."""
         if (began := self.running.pop(trial_id, None)) is not None:
             self.times.append(self._age(began))
         self.ended[trial_id] = verdict
-        better = self.best is None or (value > self.best[0]) == (self.mode == "max")
+        better = self.best is None or (value > self.best[0]) == (self.objective.direction == "max")
         if verdict == "finished" and better and value == value:
             self.best = (value, label)
 
@@ -73,7 +82,7 @@ class TrialCount:
         done = len(self.ended)
         parts = [f"{done}/{self.total} done", f"{len(self.running)} running"]
         if self.best:
-            parts.append(f"best {100 * self.best[0]:.1f} ({self.best[1]})")
+            parts.append(f"best {shown(self.objective.metric, self.best[0])} ({self.best[1]})")
         if self.times and done < self.total:
             mean = sum(self.times) / len(self.times)
             left = ((self.total - done) * mean - sum(map(self._age, self.running.values()))) / self.at_once

@@ -9,17 +9,18 @@ from typing import Any
 
 from sweeps import work
 from sweeps.cluster import checking_installation, connect, outcome
-from sweeps.progress import Display
+from sweeps.leaders import joined
+from sweeps.progress import Display, shown
 from sweeps.recorder import flat_params, now_ms, record_event, scope_tags
 from sweeps.references import REFERENCE_METRICS, Tasks, joint_tasks
 from sweeps.registry import Registration, champion_name, register
-from sweeps.results import Trial, best_trial, searched, typed_params
+from sweeps.results import Trial, best_trial, reference_prefix, searched, typed_params
 from sweeps.show import result_table
 from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker
-from trainables.config import Runtime, TrialConfig
+from trainables.config import Runtime, TrialConfig, under_schedule
 from trainables.records import chain_metrics, known_joint_ap, known_score
-from trainables.scenarios import NAMED
+from trainables.scenarios import NAMED, Scenario
 from trainables.store import Store
 from trainables.tune import chain_task, export_task, joint_task
 
@@ -30,8 +31,9 @@ Scores = dict[str, list[float]]
 BEST = "best found"
 
 
-def promote_sweep(spec: SweepSpec, which: str | None, display: Display) -> Registration:
-    """Train the best configuration with every seed, score it beside its references on the test split, register it.
+def promote_sweep(spec: SweepSpec, which: str | None, display: Display) -> list[Registration]:
+    """Train the best configuration with every seed, score it beside its references on the test split, register it; on
+    each scenario that the sweep reports on.
 
     Args:
         which: number or id of the trial to promote; None for the best by the spec's objective.
@@ -40,30 +42,34 @@ def promote_sweep(spec: SweepSpec, which: str | None, display: Display) -> Regis
         SpecError: no finished trial to promote.
     """
     trial = best_trial(spec, searched(spec.tracking_uri, spec.name), which)
-    display.say(
-        f"promoting trial {trial.number}, {spec.objective} {100 * trial.ap[spec.objective]:.1f} on the tune split"
-    )
+    values = zip(spec.aim.objectives, trial.values(spec.aim) or (), strict=True)
+    told = ", ".join(f"{one.name} {shown(one.metric, value)}" for one, value in values)
+    display.say(f"promoting trial {trial.number}, {told} on the tune split")
     ray = connect()
     outcome(ray, checking_installation(ray))
     splits = work.prepared(spec)
-    base = work.base_config(spec, splits)
-    chosen = work.configured(spec, splits, spec.method, typed_params(spec, trial.params))
-    configs = {**work.compared(spec, splits), work.chain_name(spec.method, spec.preset): base, BEST: chosen}
+    bases = work.base_configs(spec, splits)
+    chosen = work.configured(spec, splits, trial.method, typed_params(spec, trial.method, trial.params))
+    if trial.schedule:
+        chosen = under_schedule(chosen, trial.schedule)
+    presets = {work.chain_name(method, preset): bases[method] for method, preset in spec.methods.items()}
+    configs = {**work.compared(spec, splits), **presets, BEST: chosen}
     runtime = work.runtime(spec, splits, evaluate_on="test")
-    events = _train(spec, configs, runtime, display)
-    rows = {"joint": _joint_row(spec, base, runtime)} if spec.joint else {}
-    rows |= {name: _scores(chains) for name, chains in events.items()}
+    events = {one: _train(spec, configs, runtime, one, display) for one in spec.report_scenarios}
+    rows = {one: _rows(spec, bases[spec.method], own, runtime, one) for one, own in events.items()}
     with Tracker(spec.tracking_uri, spec.name, spec.folder) as tracker:
-        registration = _record(spec, chosen, trial, events[BEST], rows, runtime, tracker)
-    _print(spec, rows, registration, display)
-    return registration
+        best = {one: own[BEST] for one, own in events.items()}
+        registrations = _record(spec, chosen, trial, best, rows, runtime, tracker)
+    for scenario, registration in zip(rows, registrations, strict=True):
+        _print(spec, scenario, rows[scenario], registration, display)
+    return registrations
 
 
 def _train(
-    spec: SweepSpec, configs: Mapping[str, TrialConfig], runtime: Runtime, display: Display
+    spec: SweepSpec, configs: Mapping[str, TrialConfig], runtime: Runtime, scenario: Scenario, display: Display
 ) -> dict[str, list[Events]]:
     tasks, seeds = Tasks(connect(), spec, display), spec.promotion.seeds
-    finals = {name: [work.final(spec, config, seed) for seed in seeds] for name, config in configs.items()}
+    finals = {name: [work.final(spec, config, seed, scenario) for seed in seeds] for name, config in configs.items()}
     any_config = next(iter(finals.values()))[0]
     last = len(any_config.scenario.steps) - 1
     base = tasks.submit("base step", joint_task, any_config, runtime, 0)
@@ -82,14 +88,22 @@ def _train(
     return {name: [results[key] for key in own] for name, own in keys.items() if results.keys() >= set(own)}
 
 
+def _rows(
+    spec: SweepSpec, base: TrialConfig, events: Mapping[str, list[Events]], runtime: Runtime, scenario: Scenario
+) -> dict[str, Scores]:
+    """The table of one scenario."""
+    joint = {"joint": _joint_row(spec, base, runtime, scenario)} if spec.joint else {}
+    return joint | {name: _scores(chains) for name, chains in events.items()}
+
+
 def _scores(chains: Sequence[Events]) -> Scores:
     ends = [events[-1]["metrics"] for events in chains]
     return {name: [end[name] for end in ends] for name in ends[0] if all(name in end for end in ends)}
 
 
-def _joint_row(spec: SweepSpec, config: TrialConfig, runtime: Runtime) -> Scores:
+def _joint_row(spec: SweepSpec, config: TrialConfig, runtime: Runtime, scenario: Scenario) -> Scores:
     """The reference of the last step as a row; it forgets nothing because it learns everything at once."""
-    config = work.final(spec, config, spec.seed)
+    config = work.final(spec, config, spec.seed, scenario)
     last = len(config.scenario.steps) - 1
     joint = known_joint_ap(config, runtime)
     rows = [known_score(config.joint(step), runtime, 0) for step in range(last + 1)]
@@ -101,63 +115,84 @@ def _record(
     spec: SweepSpec,
     config: TrialConfig,
     trial: Trial,
-    chains: Sequence[Events],
-    rows: Mapping[str, Scores],
+    best: Mapping[Scenario, Sequence[Events]],
+    rows: Mapping[Scenario, Mapping[str, Scores]],
     runtime: Runtime,
     tracker: Tracker,
-) -> Registration:
-    """Final runs, the model, and the table, in MLflow."""
-    from sweeps.report import write_report
+) -> list[Registration]:
+    """Final runs, the models, and the tables, in MLflow."""
+    from sweeps.report import sweep_report
 
-    sweep_run = tracker.start_sweep(spec.text, {}, now_ms())
+    tracker.start_sweep(spec.text, {}, now_ms())
+    registrations = []
+    for scenario, chains in best.items():
+        run_ids = _final_runs(spec, config, trial, scenario, chains, tracker)
+        for row, scores in rows[scenario].items():
+            means = {name: sum(scores[name]) / len(scores[name]) for name in REFERENCE_METRICS if name in scores}
+            name = f"test/{reference_prefix(spec.report_scenarios, scenario)}{row}"
+            tracker.log_reference(name, means, len(scenario.steps) - 1)
+        reached = [spec.objective.value(events) for events in chains]
+        registrations.append(_registered(spec, config, scenario, sum(reached) / len(reached), run_ids[0], runtime))
+    together = [joined(list(best), chains) for chains in zip(*best.values(), strict=True)]
+    score = sum(spec.aim.values(events)[0] for events in together) / len(together)
+    tracker.log_text(json.dumps({one.name: own for one, own in rows.items()}, indent=1), "result.json")
+    tracker.end_sweep("finished", {f"final/{spec.objective.name}": score}, now_ms())
+    sweep_report(spec.tracking_uri, spec.name)
+    return registrations
+
+
+def _final_runs(
+    spec: SweepSpec,
+    config: TrialConfig,
+    trial: Trial,
+    scenario: Scenario,
+    chains: Sequence[Events],
+    tracker: Tracker,
+) -> list[str]:
+    """The runs of the final training on one scenario, one a seed."""
     run_ids = []
+    where = f" on {scenario.name}" if len(spec.report_scenarios) > 1 else ""
     for seed, events in zip(spec.promotion.seeds, chains, strict=True):
-        final, name = work.final(spec, config, seed), f"final-{trial.number}-seed-{seed}"
+        final, name = work.final(spec, config, seed, scenario), f"final-{trial.number}-seed-{seed}{where}"
         tags = {**scope_tags(final), "role": "final", "promoted_trial": trial.trial_id, "split": "test"}
-        tracker.start_trial(
-            name, flat_params(final), tags, now_ms(), f"final training of trial {trial.number}, seed {seed}"
-        )
+        told = f"final training of trial {trial.number}{where}, seed {seed}"
+        tracker.start_trial(name, flat_params(final), tags, now_ms(), told)
         for event in events:
             record_event(tracker, name, event)
         tracker.end_trial(name, "finished", now_ms())
-        run_ids.append(tracker.run_id(name) or sweep_run)
-    for row, scores in rows.items():
-        means = {name: sum(scores[name]) / len(scores[name]) for name in REFERENCE_METRICS if name in scores}
-        tracker.log_reference(f"test/{row}", means, len(spec.scenario.steps) - 1)
-    checkpoint = _exported(spec, config, runtime)
-    reached = rows[BEST][spec.objective]
-    score = sum(reached) / len(reached)
+        run_ids.append(tracker.run_id(name) or "")
+    return run_ids
+
+
+def _registered(
+    spec: SweepSpec, config: TrialConfig, scenario: Scenario, score: float, run_id: str, runtime: Runtime
+) -> Registration:
+    """The model of the first seed: which one is said before anyone has seen the test split."""
+    final = work.final(spec, config, spec.promotion.seeds[0], scenario)
+    ray = connect()
+    folder = spec.folder / "export" / scenario.digest[:8]
+    checkpoint: Path = ray.get(ray.remote(export_task).remote(final, runtime, folder))
     tags = {
-        **scope_tags(config),
-        "config_id": work.final(spec, config, spec.promotion.seeds[0]).config_id,
+        **scope_tags(final),
+        "config_id": final.config_id,
         "sweep": spec.name,
         "test_data": runtime.scored.digest,
     }
-    name = champion_name(_scenario_name(spec), spec.detector)
-    sign = 1 if spec.mode == "max" else -1
-    registration = register(spec.tracking_uri, name, run_ids[0], checkpoint, tags, sign * score, spec.objective)
-    tracker.log_text(json.dumps(rows, indent=1), "result.json")
-    tracker.log_text(write_report(spec, searched(spec.tracking_uri, spec.name), rows), "report.html")
-    tracker.end_sweep("finished", {f"final/{spec.objective}": score}, now_ms())
-    return registration
+    name = champion_name(_scenario_name(scenario), spec.detector)
+    sign = 1 if spec.objective.direction == "max" else -1
+    return register(spec.tracking_uri, name, run_id, checkpoint, tags, sign * score, spec.objective.name)
 
 
-def _exported(spec: SweepSpec, config: TrialConfig, runtime: Runtime) -> Path:
-    """The exported checkpoint of the first seed: which one is said before anyone has seen the test split."""
-    final = work.final(spec, config, spec.promotion.seeds[0])
-    ray = connect()
-    path: Path = ray.get(ray.remote(export_task).remote(final, runtime, spec.folder / "export"))
-    return path
+def _scenario_name(scenario: Scenario) -> str:
+    name, _, _ = scenario.name.partition("@")
+    return scenario.name if name in NAMED else f"{scenario.name}-{scenario.digest[:8]}"
 
 
-def _scenario_name(spec: SweepSpec) -> str:
-    name, _, _ = spec.scenario.name.partition("@")
-    return spec.scenario.name if name in NAMED else f"{spec.scenario.name}-{spec.scenario.digest[:8]}"
-
-
-def _print(spec: SweepSpec, rows: Mapping[str, Scores], registration: Registration, display: Display) -> None:
+def _print(
+    spec: SweepSpec, scenario: Scenario, rows: Mapping[str, Scores], registration: Registration, display: Display
+) -> None:
     seeds = ", ".join(map(str, spec.promotion.seeds))
-    title = f"{spec.scenario.name}, {spec.detector}, test split, seeds {seeds}: AP in COCO points"
+    title = f"{scenario.name}, {spec.detector}, test split, seeds {seeds}: AP in COCO points"
     display.console.print(result_table(rows, title))
     display.say(f"model {registration.name}, version {registration.version}: {registration.decision.reason}")
     if registration.decision:

@@ -5,18 +5,33 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from search_spaces.distributions import Scalar
-from sweeps.progress import Display, TrialCount
+from sweeps import results
+from sweeps.budget import Spending
+from sweeps.progress import Display, TrialCount, shown
+from sweeps.show import AP_COLUMNS
 from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker, Verdict
-from trainables.config import TrialConfig
-from trainables.tune import FAILURE, OBJECTIVE, PROGRESS, events_file, with_parameters
+from trainables.config import Segment, TrialConfig, under_schedule
+from trainables.tune import (
+    EVENT,
+    EXCESSES,
+    FAILURE,
+    OBJECTIVE,
+    PARTS,
+    PROGRESS,
+    VALUES,
+    events_file,
+    sound,
+    with_parameters,
+)  # fmt: skip
 
 
 def scope_tags(config: TrialConfig) -> dict[str, str]:
@@ -27,7 +42,7 @@ def scope_tags(config: TrialConfig) -> dict[str, str]:
 def flat_params(config: TrialConfig) -> dict[str, Scalar]:
     """Everything that a person may want to compare between trials, under flat names."""
     return {
-        **{f"method/{name}": value for name, value in config.params.items()},
+        **{f"{config.method}/{name}": value for name, value in config.params.items()},
         **{f"optim/{name}": value for name, value in config.optim.items()},
         "seed": config.seed,
         "config_id": config.config_id,
@@ -38,9 +53,24 @@ def record_event(tracker: Tracker, trial_id: str, event: Mapping[str, Any]) -> N
     """Record one event of `trainables.trial.Report`."""
     if "classes" in event:
         metrics = {**event["metrics"], **event["facts"]}
-        tracker.log_step(trial_id, event["step"], metrics, event["timestamp_ms"], event["classes"], event["ap_matrix"])
+        where = event.get("scenario", "")
+        tracker.log_step(
+            trial_id, event["step"], metrics, event["timestamp_ms"], event["classes"], event["ap_matrix"], where
+        )
     else:
         tracker.log_epoch(trial_id, event["metrics"], event["progress"], event["timestamp_ms"])
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trial ended: its last objectives, and its excesses over the constraints."""
+
+    number: int
+    trial_id: str
+    config: TrialConfig
+    verdict: Verdict
+    values: Sequence[float]
+    excesses: Sequence[float]
 
 
 class Recorder(Callback):
@@ -49,36 +79,59 @@ class Recorder(Callback):
     Tune only ever adds to its list of trials: a trial's place in it is its number.
 
     Attributes:
-        ended: when the search is over, the configuration and verdict of each trial that ended, under whatever driver.
+        ended: when the search is over, the trials that ended, under whatever driver.
         spent_s: then, the seconds that these trials took together.
     """
 
     def __init__(
-        self, spec: SweepSpec, base: TrialConfig, tracker: Tracker, display: Display, count: TrialCount
+        self,
+        spec: SweepSpec,
+        bases: Mapping[str, TrialConfig],
+        tracker: Tracker,
+        display: Display,
+        count: TrialCount,
     ) -> None:
-        self.spec, self.base, self.tracker, self.display, self.count = spec, base, tracker, display, count
+        self.spec, self.bases, self.tracker, self.display, self.count = spec, bases, tracker, display, count
+        self.spending = Spending(spec)
         self.numbers: dict[str, int] = {}
+        self.schedules: dict[str, list[dict[str, Any]]] = {}
         self.spent_s = 0.0
-        self.ended: list[tuple[TrialConfig, Verdict]] = []
+        self.ended: list[Ended] = []
+
+    @property
+    def complete(self) -> bool:
+        """When the search is over: whether it came to its own end, and was not interrupted."""
+        return len(self.ended) >= self.spec.trials or self.spending.exhausted() is not None
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Open the trial's run."""
         self._meet(trials[len(self.numbers) :])
-        config = with_parameters(self.base, trial.config)
+        config = with_parameters(self.bases, trial.config)
         number = self.numbers[trial.trial_id]
         tags: dict[str, Scalar] = {**scope_tags(config), "role": "search", "number": number}
+        if self.spec.aim.pooled:
+            tags |= {"scenario": ", ".join(one.name for one in self.spec.scenarios), "pooled": self.spec.aim.pooled}
         self.tracker.start_trial(trial.trial_id, flat_params(config), tags, now_ms(), f"trial {number}")
         self.count.start(trial.trial_id)
-        self.display.now(self.count.line())
+        self.display.now(self._line())
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Record the event behind a result: Tune hears of clock and objective alone."""
+        self.spending.spend(trial.trial_id, result)
         if FAILURE not in result:
             events = json.loads(events_file(self.spec.folder / "trials", trial.trial_id).read_text())
-            record_event(self.tracker, trial.trial_id, next(e for e in events if e[PROGRESS] == result[PROGRESS]))
-        self.display.now(self.count.line())
+            event = events[result[EVENT]]
+            if event["step"] and "classes" in event:
+                event["metrics"] |= self._judged(result)
+            record_event(self.tracker, trial.trial_id, event)
+            if "scenario" in event and "classes" in event:
+                self.tracker.log_trial(trial.trial_id, self._of_scenarios(event, result), {}, now_ms())
+            if "schedule" in event:
+                self.schedules[trial.trial_id] = event["schedule"]
+                self.tracker.log_trial(trial.trial_id, {}, {"schedule": json.dumps(event["schedule"])}, now_ms())
+        self.display.now(self._line())
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Close the trial's run as finished or, before the end of the clock, as stopped."""
@@ -94,8 +147,15 @@ class Recorder(Callback):
             if trial.is_finished() and trial.trial_id not in self.count.running:
                 verdict = verdict_of(trial, self.spec.max_progress)
                 self.spent_s += (trial.last_result or {}).get("time_total_s", 0.0)
-                self.ended.append((with_parameters(self.base, trial.config), verdict))
+                self.ended.append(self._ended(trial, verdict))
                 self.tracker.end_trial(trial.trial_id, verdict, now_ms(), _reason(trial, verdict))
+
+    def _ended(self, trial: Trial, verdict: Verdict) -> Ended:
+        result, config = trial.last_result or {}, with_parameters(self.bases, trial.config)
+        if acted := self.schedules.get(trial.trial_id):
+            config = under_schedule(config, [Segment(**one) for one in acted])
+        number = self.numbers[trial.trial_id]
+        return Ended(number, trial.trial_id, config, verdict, result.get(VALUES, ()), result.get(EXCESSES, ()))
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: a resumed sweep brings its own recorder."""
@@ -106,21 +166,59 @@ class Recorder(Callback):
         for trial in trials:
             self.numbers[trial.trial_id] = len(self.numbers)
             if trial.is_finished():
-                self._count(trial, verdict_of(trial, self.spec.max_progress))
+                verdict = verdict_of(trial, self.spec.max_progress)
+                self._count(trial, verdict)
+                self._spend(trial, verdict)
+
+    def _judged(self, result: Mapping[str, Any]) -> dict[str, float]:
+        """Objectives and constraints as metrics, for those who read the records."""
+        aim = self.spec.aim
+        values = {f"{results.OBJECTIVE}{one.name}": v for one, v in zip(aim.objectives, result[VALUES], strict=True)}
+        return values | {
+            f"{results.EXCESS}{one.name}": v for one, v in zip(aim.constraints, result[EXCESSES], strict=True)
+        }
+
+    def _of_scenarios(self, event: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, float]:
+        """What a trial over several scenarios tells of the one whose step has ended, and of all together."""
+        name = results.metric_name(event["scenario"])
+        own = {f"{name}/{metric}": v for metric, v in event["metrics"].items() if metric in AP_COLUMNS}
+        own |= {f"{results.PART}{name}": result[PARTS][-1]} if event["step"] else {}
+        return own | (self._judged(result) if event["step"] else {})
+
+    def _line(self) -> str:
+        return ", ".join(filter(None, (self.count.line(), self.spending.line())))
 
     def _end(self, trial: Trial, verdict: Verdict) -> None:
+        self._spend(trial, verdict)
         reason, result = _reason(trial, verdict), trial.last_result or {}
+        self.tracker.log_trial(trial.trial_id, {PROGRESS: result.get(PROGRESS, 0)}, {}, now_ms())
         self.tracker.end_trial(trial.trial_id, verdict, now_ms(), reason)
-        value, label = self._count(trial, verdict)
+        label = self._count(trial, verdict)
         at = "" if verdict == "finished" else f" after {result.get(PROGRESS, 0)} of {self.spec.max_progress} epochs"
-        shown = f"  {self.spec.objective} {100 * value:5.1f}" if value == value else ""
-        self.display.say(f"{label:>9} {verdict}{at}{shown}{f'  {reason}' if reason else ''}  | {self.count.line()}")
+        values = f"  {self._values(result)}" if VALUES in result else ""
+        self.display.say(f"{label:>9} {verdict}{at}{values}{f'  {reason}' if reason else ''}  | {self._line()}")
 
-    def _count(self, trial: Trial, verdict: Verdict) -> tuple[float, str]:
-        value = float((trial.last_result or {}).get(OBJECTIVE, math.nan))
+    def _spend(self, trial: Trial, verdict: Verdict) -> None:
+        if verdict == "finished":
+            self.spending.end(trial.trial_id, trial.last_result)
+        elif trial.last_result:
+            self.spending.spend(trial.trial_id, trial.last_result)
+
+    def _values(self, result: Mapping[str, Any]) -> str:
+        """The objectives for people, and which constraints are missed."""
+        aim = self.spec.aim
+        told = [f"{one.name} {shown(one.metric, v):>5}" for one, v in zip(aim.objectives, result[VALUES], strict=True)]
+        missed = [f"not {one}" for one, v in zip(aim.constraints, result[EXCESSES], strict=True) if v > 0]
+        return ", ".join(told + missed)
+
+    def _count(self, trial: Trial, verdict: Verdict) -> str:
+        result = trial.last_result or {}
+        value = float(result.get(OBJECTIVE, math.nan))
+        if len(self.spec.aim.objectives) > 1 or any(excess > 0 for excess in result.get(EXCESSES, ())):
+            value = math.nan  # it is not the best of anything
         label = f"trial {self.numbers[trial.trial_id]}"
         self.count.end(trial.trial_id, verdict, value, label)
-        return value, label
+        return label
 
 
 def verdict_of(trial: Trial, max_progress: int) -> Verdict:
@@ -130,7 +228,7 @@ def verdict_of(trial: Trial, max_progress: int) -> Verdict:
         return "failed"
     if result.get(PROGRESS, 0) < max_progress:
         return "stopped"
-    return "finished" if math.isfinite(result[OBJECTIVE]) else "failed"
+    return "finished" if sound(result) else "failed"
 
 
 def _reason(trial: Trial, verdict: Verdict) -> str:
@@ -139,7 +237,7 @@ def _reason(trial: Trial, verdict: Verdict) -> str:
         return ""
     if error := trial.get_error():
         return str(getattr(error, "cause", error)).strip().splitlines()[-1]
-    return str((trial.last_result or {}).get(FAILURE, "the objective must be finite, but is not"))
+    return str((trial.last_result or {}).get(FAILURE, "every objective and constraint must be finite, but one is not"))
 
 
 def now_ms() -> int:

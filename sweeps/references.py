@@ -28,8 +28,8 @@ class Tasks:
         spent_s: the seconds of all tasks that are done.
     """
 
-    def __init__(self, ray: Any, spec: SweepSpec, display: Display) -> None:
-        self._ray, self._display = ray, display
+    def __init__(self, ray: Any, spec: SweepSpec, display: Display, what: str = "reference") -> None:
+        self._ray, self._display, self._what = ray, display, what
         self._options = {"num_cpus": spec.resources.cpu, "num_gpus": spec.resources.gpu, "max_retries": 2}
         self.spent_s = 0.0
         self._names: dict[Any, str] = {}
@@ -59,12 +59,12 @@ class Tasks:
                 try:
                     results[name] = outcome(self._ray, reference)
                     self.spent_s += outcome(self._ray, self._seconds[reference])
-                    self._display.say(f"reference {name}: done")
+                    self._display.say(f"{self._what} {name}: done")
                 except Exception as error:
                     if name not in self._optional:
                         raise
-                    self._display.say(f"reference {name}: failed, {error}")
-            self._display.now(f"references: {len(results)} of {len(self._names)} done{_under_way(steps_under_way)}")
+                    self._display.say(f"{self._what} {name}: failed, {error}")
+            self._display.now(f"{self._what}s: {len(results)} of {len(self._names)} done{_under_way(steps_under_way)}")
         return results
 
 
@@ -87,7 +87,7 @@ def _under_way(steps: Mapping[str, Path]) -> str:
 def build_references(
     ray: Any,
     spec: SweepSpec,
-    config: TrialConfig,
+    configs: Mapping[str, TrialConfig],
     others: Mapping[str, TrialConfig],
     runtime: Runtime,
     display: Display,
@@ -97,16 +97,20 @@ def build_references(
     The events of the compared chains by name, and the seconds that it took, of all tasks together.
 
     Args:
-        config: of any trial of the sweep.
+        configs: of any trial of each method of the sweep.
         others: the chains to compare with; they go on from the same base step.
     """
-    announce_tables(config, runtime, display)
+    announce_tables(configs, runtime, display)
+    config = next(iter(configs.values()))
     tasks, last = Tasks(ray, spec, display), len(config.scenario.steps) - 1
     base = tasks.submit("base step", joint_task, config, runtime, 0)
     first = [base, *joint_tasks(tasks, spec, config, runtime)]
-    tables = tasks.submit("tables", tables_task, config, runtime, base)
+    tables = [base]
+    for method, own in configs.items():  # one after another: they share the images and targets
+        name = "tables" if len(configs) == 1 else f"tables of {method}"
+        tables.append(tasks.submit(name, tables_task, own, runtime, tables[-1]))
     for name, other in others.items():
-        tasks.submit(name, chain_task, other, runtime, tables, *first, optional=True)
+        tasks.submit(name, chain_task, other, runtime, *tables, *first, optional=True)
     store = Store(runtime.store)
     steps = {
         joint_name(step, last): store.partial("steps", config.joint(step).step_identity(0))
@@ -125,14 +129,17 @@ def joint_tasks(tasks: Tasks, spec: SweepSpec, config: TrialConfig, runtime: Run
     return [tasks.submit(joint_name(step, last), joint_task, config, runtime, step) for step in steps]
 
 
-def announce_tables(config: TrialConfig, runtime: Runtime, display: Display) -> None:
+def announce_tables(configs: Mapping[str, TrialConfig], runtime: Runtime, display: Display) -> None:
     """Say how large the tables of the first increment will be or, where one is not kept, why and what runs instead."""
+    config = next(iter(configs.values()))
     plans = {
         "images": (image_plan(runtime.splits.train, config.recipe, runtime), "loaded anew"),
         "targets": (target_plan(config, runtime, 1), "assigned anew"),
     }
-    if METHODS[config.method].target is not None:
-        plans["responses"] = (response_plan(config, runtime, 1), "the teacher runs live")
+    for method, own in configs.items():
+        if METHODS[method].target is not None:
+            name = "responses" if len(configs) == 1 else f"responses for {method}"
+            plans[name] = (response_plan(own, runtime, 1), "the teacher runs live")
     for kind, (plan, otherwise) in plans.items():
         table = f"a table of about {plan.num_bytes / 1e6:,.0f} MB for all trials"
         display.say(f"{kind}: {table if plan.kept else f'{otherwise} instead of {table}: {plan.reason}'}")

@@ -1,84 +1,207 @@
-"""The report of a sweep: one HTML page that needs no network."""
+"""The report of a sweep: one HTML page that needs no network, made of what MLflow holds."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 
 import plotly.graph_objects as go
 
-from sweeps.results import Trial
-from sweeps.show import AP_COLUMNS, points
-from sweeps.spec import SweepSpec
+from sweeps import figures
+from sweeps.connection import answered, connect
+from sweeps.findings import Findings, read_findings
+from sweeps.progress import shown
+from sweeps.results import Trial, metric_name, searched
+from sweeps.show import AP_COLUMNS, mean_and_spread, points, ranked
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding:0 1rem}}
 table{{border-collapse:collapse}}td,th{{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ddd}}
-td:first-child,th:first-child{{text-align:left}}pre{{background:#f6f6f6;padding:1rem;overflow:auto}}</style>
-<h1>{title}</h1><p>{lead}</p>{table}{figures}<h2>Sweep file</h2><pre>{spec}</pre></html>
+td:first-child,th:first-child{{text-align:left}}pre{{background:#f6f6f6;padding:1rem;overflow:auto}}
+.slices{{display:grid;grid-template-columns:repeat(auto-fill,minmax(20rem,1fr))}}</style>
+<h1>{title}</h1>{body}</html>
 """
 
 
-def write_report(
-    spec: SweepSpec, trials: Sequence[Trial], rows: Mapping[str, Mapping[str, Sequence[float]]] | None = None
-) -> str:
-    """The page as text.
+def sweep_report(uri: str, name: str) -> str:
+    """The page of a sweep, of today or of long ago; it is kept on the sweep's run as `report.html`.
 
-    Args:
-        rows: metrics on the test split by method and name, one value a seed; None before the promotion.
+    Raises:
+        TrackingError: MLflow does not answer, or has no such sweep.
+        SpecError: the sweep file that MLflow holds is not one.
     """
-    finished = sum(trial.state == "finished" for trial in trials)
-    lead = (
-        f"{spec.method} on {spec.scenario.name}, {spec.detector}: {len(trials)} trials, {finished} finished. "
-        f"AP in COCO points; trials are scored on the tune split, the table on the test split."
-    )
-    figures = [_old_and_new(trials), _history(spec, trials)]
-    pictures = [figure.to_html(full_html=False, include_plotlyjs=not place) for place, figure in enumerate(figures)]
-    return PAGE.format(
-        title=html.escape(f"Sweep {spec.name}"),
-        lead=html.escape(lead),
-        table=_table(rows) if rows else "",
-        figures="".join(pictures),
-        spec=html.escape(spec.text),
-    )
+    best = [trial.number for trial in ranked(searched(uri, name)) if trial.state == "finished"]
+    found = read_findings(uri, name, matrices=best[:1])
+    text = page(found)
+    answered(uri, lambda: connect(uri).log_text(found.run_id, text, "report.html"))
+    return text
 
 
-def _table(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    head = "".join(f"<th>{title}</th>" for title in ("", *AP_COLUMNS.values()))
+def page(found: Findings) -> str:
+    """The page as text."""
+    title = html.escape(f"Sweep {found.spec.name}")
+    return PAGE.format(title=title, body="".join(_sections(found)))
+
+
+def _sections(found: Findings) -> Iterator[str]:
+    best = [trial for trial in ranked(found.trials) if trial.state == "finished"]
+    yield _lead(found)
+    boards = _pooled_board(found, best) if found.spec.aim.pooled else _leaderboard(found, best)
+    yield "<h2 id=result>Result</h2>" + boards
+    if found.result:
+        tables = (f"<h3>{html.escape(scenario)}</h3>{_final(rows)}" for scenario, rows in found.result.items())
+        yield "<h2 id=test>On the test split</h2>" + "".join(tables)
+    pictures = _Pictures()
+    if heat := figures.heat_map(found):
+        yield "<h2 id=classes>AP by step and class</h2>" + pictures.html(heat)
+    yield "<h2 id=forgetting>Forgetting</h2>" + pictures.html(figures.forgetting_curves(found, best))
+    yield "<h2 id=tradeoff>Trade-off</h2>" + pictures.html(figures.trade_off(found))
+    importance, told = figures.importances(found)
+    yield "<h2 id=parameters>Parameters</h2>" + (
+        pictures.html(importance) if importance else f"<p>{html.escape(told)}.</p>"
+    )
+    yield f"<div class=slices>{''.join(map(pictures.html, figures.slices(found)))}</div>"
+    yield "<h2 id=stopping>Early stopping</h2>" + _stopping(found) + pictures.html(figures.stops(found))
+    yield "<h2 id=hours>Hours</h2>" + _hours(found)
+    yield "<h2 id=protocol>Protocol</h2>" + _protocol(found)
+    yield f"<h2 id=file>Sweep file</h2><pre>{html.escape(found.spec.text)}</pre>"
+
+
+class _Pictures:
+    """Figures as HTML; the first one brings plotly with it."""
+
+    def __init__(self) -> None:
+        self._first = True
+
+    def html(self, figure: go.Figure) -> str:
+        text: str = figure.to_html(full_html=False, include_plotlyjs=self._first, default_height=None)
+        self._first = False
+        return text
+
+
+def _lead(found: Findings) -> str:
+    spec, states = found.spec, [trial.state for trial in found.trials]
+    scenarios = ", ".join(one.name for one in spec.whole_scenarios)
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     lines = [
-        f"<tr><td>{html.escape(name)}</td>"
-        + "".join(f"<td>{points(_mean(metrics.get(key, ())))}</td>" for key in AP_COLUMNS)
-        for name, metrics in rows.items()
+        f"{', '.join(spec.methods)} on {scenarios}, {spec.detector}: {len(states)} trials, {counts}.",
+        f"Aim: {spec.aim.line}. {spec.protocol[0].upper()}{spec.protocol[1:]}.",
+        "AP in COCO points.",
     ]
-    return f"<h2>Result</h2><table><tr>{head}</tr>{''.join(lines)}</table>"
+    if found.race:
+        lines.append(f"{found.race['words']}.")
+    return f"<p>{html.escape(' '.join(lines))}</p>"
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _leaderboard(found: Findings, best: Sequence[Trial]) -> str:
+    """The references, then the best trials, on the tune split, with the share of the gap to joint training closed."""
+    last = len(found.spec.scenario.steps) - 1
+    rows = {
+        name: {metric: values[last] for metric, values in metrics.items() if last in values}
+        for name, metrics in found.references.items()
+        if not name.startswith("test/")
+    }
+    rows |= {_called(found, trial): dict(trial.ap) for trial in best[: figures.NUM_CURVES]}
+    floor, ceiling = (rows.get(name, {}).get("ap_all") for name in ("finetune", "joint"))
+    aims = {f"objective/{one.name}": one for one in found.spec.aim.objectives if one.name not in AP_COLUMNS}
+    head = ["tune split", *AP_COLUMNS.values(), *(one.name for one in aims.values()), "gap closed"]
+    body = []
+    for name, row in rows.items():
+        cells = [points(row.get(key)) for key in AP_COLUMNS]
+        cells += [shown(one.metric, row[key]) if key in row else "-" for key, one in aims.items()]
+        body.append([name, *cells, _share(row.get("ap_all"), floor, ceiling)])
+    return _table(head, body)
 
 
-def _old_and_new(trials: Sequence[Trial]) -> go.Figure:
-    known = [trial for trial in trials if "ap_old" in trial.ap and "ap_new" in trial.ap]
-    figure = go.Figure(
-        go.Scatter(
-            x=[100 * trial.ap["ap_new"] for trial in known],
-            y=[100 * trial.ap["ap_old"] for trial in known],
-            text=[f"trial {trial.number} ({trial.state})" for trial in known],
-            mode="markers",
-            marker={"size": 10, "symbol": ["circle" if t.state == "finished" else "x" for t in known]},
-        )
+def _pooled_board(found: Findings, best: Sequence[Trial]) -> str:
+    """The best trials by all scenarios together and by each of them, beneath each one's references."""
+    names = [one.name for one in found.spec.scenarios]
+    keys = [metric_name(name) for name in names]
+    rows: dict[str, list[float | None]] = {}
+    for name, metrics in found.references.items():
+        scenario, _, row = name.rpartition("/")
+        if scenario in keys and "ap_all" in metrics and not name.startswith("test/"):
+            place = keys.index(scenario)
+            rows.setdefault(row, [None] * len(keys))[place] = metrics["ap_all"].get(
+                len(found.spec.scenarios[place].steps) - 1
+            )
+    board = [[row, "-", *map(points, values)] for row, values in rows.items()]
+    for trial in best[: figures.NUM_CURVES]:
+        pooled = trial.ap.get(f"objective/{found.spec.objective.name}")
+        board.append([_called(found, trial), points(pooled), *(points(trial.ap.get(f"{key}/ap_all")) for key in keys)])
+    return _table(
+        [
+            "tune split",
+            f"{found.spec.aim.pooled} of {found.spec.objective.name}",
+            *(f"{name}: AP all" for name in names),
+        ],
+        board,
     )
-    return figure.update_layout(title="Old classes against new ones", xaxis_title="AP new", yaxis_title="AP old")
 
 
-def _history(spec: SweepSpec, trials: Sequence[Trial]) -> go.Figure:
-    done = [trial for trial in trials if trial.state == "finished" and spec.objective in trial.ap]
-    figure = go.Figure(
-        go.Scatter(
-            x=[trial.number for trial in done],
-            y=[trial.ap[spec.objective] for trial in done],
-            mode="markers",
-            marker={"size": 10},
-        )
-    )
-    return figure.update_layout(title="Finished trials", xaxis_title="trial", yaxis_title=spec.objective)
+def _called(found: Findings, trial: Trial) -> str:
+    missed = "" if trial.holds(found.spec.aim) else ", misses a constraint"
+    preset = " (published defaults)" if trial.number == 0 else ""
+    return f"trial {trial.number}{preset}{missed}"
+
+
+def _share(value: float | None, floor: float | None, ceiling: float | None) -> str:
+    if value is None or floor is None or ceiling is None or ceiling <= floor:
+        return "-"
+    return f"{100 * (value - floor) / (ceiling - floor):.0f} %"
+
+
+def _final(result: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    means = {name: fmean(row["ap_all"]) for name, row in result.items() if row.get("ap_all")}
+    rows = [
+        [
+            name,
+            *(mean_and_spread(row.get(key, ())) for key in AP_COLUMNS),
+            _share(means.get(name), means.get("finetune"), means.get("joint")),
+        ]
+        for name, row in result.items()
+    ]
+    return _table(["mean ± half the range of the seeds", *AP_COLUMNS.values(), "gap closed"], rows)
+
+
+def _stopping(found: Findings) -> str:
+    stopped = [trial for trial in found.trials if trial.state == "stopped"]
+    whole = found.spec.max_progress * len(found.trials)
+    spared = sum(found.spec.max_progress - trial.progress for trial in stopped)
+    share = f"{100 * spared / whole:.0f} %" if whole else "0 %"
+    who = f"{len(stopped)} of {len(found.trials)} trials were stopped early"
+    return f"<p>{who}, which spared {spared} of {whole} epochs ({share}).</p>"
+
+
+def _hours(found: Findings) -> str:
+    units = [unit for unit in ("core", "gpu") if found.metrics.get(f"{unit}_hours_spent")]
+    names = [name.removeprefix("core_hours_") for name in found.metrics if name.startswith("core_hours_")]
+    rows = [
+        [name.replace("_", " by "), *(f"{found.metrics[f'{unit}_hours_{name}']:.3f}" for unit in units)]
+        for name in names
+    ]
+    return _table(["", *(f"{unit}-hours" for unit in units)], rows) if units else "<p>not told yet</p>"
+
+
+def _protocol(found: Findings) -> str:
+    spec = found.spec
+    rows = [
+        ["protocol", spec.protocol],
+        ["sampler, scheduler", f"{spec.sampler}, {spec.scheduler.name}"],
+        ["seed of search and training", str(spec.seed)],
+        ["seeds of the final training", ", ".join(map(str, spec.promotion.seeds))],
+        *(
+            [name.removeprefix("version/"), text]
+            for name, text in sorted(found.tags.items())
+            if name.startswith("version/")
+        ),
+    ]
+    return _table(["", ""], rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    return f"<table>{line('th', head)}{''.join(line('td', row) for row in rows)}</table>"

@@ -5,25 +5,30 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
 from sweeps import work
 from sweeps.cluster import checking_installation, connect, outcome
-from sweeps.connection import TrackingError
 from sweeps.costs import add_references, hours, hours_line
+from sweeps.leaders import run_race
+from sweeps.population import Listener, first_points
 from sweeps.progress import Display, TrialCount
 from sweeps.recorder import Recorder, now_ms, scope_tags
 from sweeps.references import REFERENCE_METRICS, build_references
-from sweeps.report import write_report
-from sweeps.results import searched
+from sweeps.report import sweep_report
+from sweeps.results import reference_prefix
+from sweeps.schedulers import rungs, scheduler_of
 from sweeps.searcher import IncrementalSearch
 from sweeps.spec import SweepSpec
 from sweeps.study import study_file
 from sweeps.tracking import Tracker, Verdict
+from sweeps.warm_start import Known, known_trials
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import Splits
 from trainables.errors import CheckpointError, PalimpsestError, SpecError
@@ -31,7 +36,7 @@ from trainables.files import write_json
 from trainables.metrics import summarize
 from trainables.records import known_joint_ap
 from trainables.store import Store
-from trainables.tune import OBJECTIVE, PROGRESS, tune_trial
+from trainables.tune import tune_trial
 
 
 class InterruptionError(PalimpsestError):
@@ -54,55 +59,73 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
     ray = connect()
     installation = checking_installation(ray)
     _preflight(spec, ray)
+    known = Known() if restorable(spec.folder / "tune") else known_trials(spec)
     splits = work.prepared(spec)
-    config = work.base_config(spec, splits)
-    with Tracker(spec.tracking_uri, spec.name, spec.folder) as tracker:
+    bases = work.base_configs(spec, splits)
+    config = bases[spec.method]
+    with Tracker(spec.tracking_uri, spec.name, spec.folder, spec.study_url) as tracker:
         outcome(ray, installation)
         record = {"identity": spec.identity, "text": spec.text, "started_in": str(Path.cwd())}
         write_json(spec.folder / "spec.json", record)
-        tags = {**scope_tags(config), "objective": spec.objective, "sampler": "tpe", "scheduler": spec.scheduler.name}
+        tags = {**scope_tags(config), "method": ", ".join(spec.methods), "objective": spec.aim.line}
+        tags |= {"sampler": spec.sampler, "scheduler": spec.scheduler.name or "", "protocol": spec.protocol}
         tracker.start_sweep(spec.text, tags, now_ms())
-        _references(spec, config, splits, tracker, display, ray)
-        at_once = _at_once(spec, ray)
-        recorder = Recorder(spec, config, tracker, display, TrialCount(spec.trials, at_once, spec.mode))
-        _search(spec, config, work.runtime(spec, splits, report_at=rungs(spec)), recorder, at_once)
+        bounds = _references(spec, bases, splits, tracker, display, ray)
+        slots = at_once(spec, ray)
+        count = TrialCount(spec.trials, slots, spec.objective)
+        recorder = Recorder(spec, bases, tracker, display, count)
+        _search(spec, bases, work.runtime(spec, splits, report_at=rungs(spec)), recorder, slots, bounds, known)
+        if spec.seeds > 1 and recorder.complete:
+            run_race(ray, spec, recorder, work.runtime(spec, splits), tracker, display)
         _finish(spec, tracker, recorder, Store(spec.store), display)
 
 
 def _references(
-    spec: SweepSpec, config: TrialConfig, splits: Splits, tracker: Tracker, display: Display, ray: Any
-) -> None:
-    runtime = work.runtime(spec, splits)
-    chains, seconds = build_references(ray, spec, config, work.compared(spec, splits), runtime, display)
-    add_references(spec, seconds)
-    for name, events in chains.items():
-        for event in events:
-            if "classes" in event:
-                told = {metric: event["metrics"][metric] for metric in REFERENCE_METRICS if metric in event["metrics"]}
-                tracker.log_reference(name, told, event["step"])
-    for step, scores in enumerate(joint_scores(config, runtime) if spec.joint else ()):
-        tracker.log_reference("joint", scores, step)
+    spec: SweepSpec, bases: Mapping[str, TrialConfig], splits: Splits, tracker: Tracker, display: Display, ray: Any
+) -> dict[str, float]:
+    """Of each scenario, the AP of all classes of its joint reference, as far as there is one."""
+    runtime, upper_bounds = work.runtime(spec, splits), {}
+    for scenario in spec.scenarios:
+        own = {method: replace(config, scenario=scenario) for method, config in bases.items()}
+        others = {name: replace(config, scenario=scenario) for name, config in work.compared(spec, splits).items()}
+        if spec.aim.pooled:
+            display.say(f"references of {scenario.name}:")
+        chains, seconds = build_references(ray, spec, own, others, runtime, display)
+        add_references(spec, seconds)
+        prefix = reference_prefix(spec.scenarios, scenario)
+        for name, events in chains.items():
+            for event in events:
+                if "classes" in event:
+                    told = {metric: event["metrics"].get(metric) for metric in REFERENCE_METRICS}
+                    known = {metric: value for metric, value in told.items() if value is not None}
+                    tracker.log_reference(prefix + name, known, event["step"])
+        for step, scores in enumerate(joint_scores(own[spec.method], runtime) if spec.joint else ()):
+            tracker.log_reference(f"{prefix}joint", scores, step)
+            upper_bounds[scenario.name] = scores["ap_all"]
+    return upper_bounds
 
 
 def _finish(spec: SweepSpec, tracker: Tracker, recorder: Recorder, store: Store, display: Display) -> None:
-    for config, _ in recorder.ended:
-        for step in range(1, len(config.scenario.steps)):
+    for trial, scenario in product(recorder.ended, spec.scenarios):
+        config = replace(trial.config, scenario=scenario)
+        for step in range(1, len(scenario.steps)):
             store.discard("steps", config.step_identity(step))  # the state of a trial that was stopped
-    verdicts = Counter(verdict for _, verdict in recorder.ended)
+    verdicts = Counter(trial.verdict for trial in recorder.ended)
     counts = {f"trials_{verdict}": float(verdicts[verdict]) for verdict in ("finished", "stopped", "failed")}
-    interrupted = len(recorder.ended) < spec.trials
-    verdict: Verdict = "stopped" if interrupted else "finished" if verdicts["finished"] else "failed"
+    verdict: Verdict = "stopped" if not recorder.complete else "finished" if verdicts["finished"] else "failed"
     spent = hours(spec, recorder.spent_s)
     tracker.end_sweep(verdict, counts | spent, now_ms())
     try:
-        tracker.log_text(write_report(spec, searched(spec.tracking_uri, spec.name)), "report.html")
-    except TrackingError as error:
+        sweep_report(spec.tracking_uri, spec.name)
+    except PalimpsestError as error:
         display.say(f"no report: {error}")
     display.say(f"{spec.name}: {', '.join(f'{number} {verdict}' for verdict, number in sorted(verdicts.items()))}")
     display.say(hours_line(spent, "gpu" if spec.resources.gpu else "core"))
-    if interrupted:
-        done = f"{len(recorder.ended)} of {spec.trials} trials done; go on with `sweeps run FILE --resume`"
-        raise InterruptionError(spec.name, [f"interrupted with {done}"])
+    done = f"{len(recorder.ended)} of {spec.trials} trials"
+    if not recorder.complete:
+        raise InterruptionError(spec.name, [f"interrupted with {done} done; go on with `sweeps run FILE --resume`"])
+    if len(recorder.ended) < spec.trials:
+        display.say(f"ended with {done}: the budget of {recorder.spending.exhausted()} is spent")
 
 
 def joint_scores(config: TrialConfig, runtime: Runtime) -> list[dict[str, float]]:
@@ -110,20 +133,6 @@ def joint_scores(config: TrialConfig, runtime: Runtime) -> list[dict[str, float]
     joint = known_joint_ap(config, runtime)
     keep = REFERENCE_METRICS[:5]
     return [{name: row[name] for name in keep} for row in summarize(joint, config.scenario.class_step)]
-
-
-def rungs(spec: SweepSpec) -> tuple[int, ...]:
-    """Values of the clock at which the scheduler compares trials: `grace * reduction_factor ** k` before the end.
-
-    By default the grace lasts until a trial has finished its first increment.
-    """
-    if spec.scheduler.name == "none":
-        return ()
-    value, found = spec.scheduler.grace or spec.epochs, []
-    while value < spec.max_progress:
-        found.append(value)
-        value *= spec.scheduler.reduction_factor
-    return tuple(found)
 
 
 def _claim(spec: SweepSpec, resume: bool) -> None:
@@ -148,7 +157,8 @@ def _preflight(spec: SweepSpec, ray: Any) -> None:
         )
 
 
-def _at_once(spec: SweepSpec, ray: Any) -> int:
+def at_once(spec: SweepSpec, ray: Any) -> int:
+    """How many trials of a sweep run at a time."""
     total = ray.cluster_resources()
     fits = [total.get("CPU", 0) // spec.resources.cpu]
     if spec.resources.gpu:
@@ -156,49 +166,60 @@ def _at_once(spec: SweepSpec, ray: Any) -> int:
     return int(min([*fits, spec.max_concurrent or spec.trials, spec.trials]))
 
 
-def _search(spec: SweepSpec, config: TrialConfig, runtime: Runtime, recorder: Recorder, at_once: int) -> None:
+def _search(
+    spec: SweepSpec,
+    bases: Mapping[str, TrialConfig],
+    runtime: Runtime,
+    recorder: Recorder,
+    slots: int,
+    bounds: Mapping[str, float],
+    known: Known,
+) -> None:
+    copied = spec.scheduler.name == "pbt"
     trial = tune.with_parameters(
-        tune_trial, base=config, runtime=runtime, objective=spec.objective, folder=spec.folder / "trials"
-    )
+        tune_trial, bases=bases, runtime=runtime, aim=spec.aim, folder=spec.folder / "trials", copied=copied,
+        scenarios=spec.scenarios if spec.aim.pooled else (),
+    )  # fmt: skip
     trainable = tune.with_resources(trial, {"CPU": spec.resources.cpu, "GPU": spec.resources.gpu})
     experiment = spec.folder / "tune"
     if restorable(experiment):
         tuner = tune.Tuner.restore(str(experiment), trainable=trainable, resume_unfinished=True)
-        # Tune would go on with the listener that it pickled at the start; ours speaks to this driver's records.
-        tuner._local_tuner._run_config.callbacks = [recorder]
+        # Tune would go on with the listeners that it pickled at the start; ours speak to this driver's records.
+        listeners = [recorder, Listener(IncrementalSearch.reopened(spec))] if copied else [recorder]
+        tuner._local_tuner._run_config.callbacks = listeners
     else:
         shutil.rmtree(experiment, ignore_errors=True)
         study_file(spec.folder).unlink(missing_ok=True)
-        tuner = tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=IncrementalSearch(spec),
-                scheduler=_scheduler(spec, OBJECTIVE, PROGRESS),
-                num_samples=spec.trials,
-                max_concurrent_trials=at_once,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(spec.folder),
-                callbacks=[recorder],
-                failure_config=tune.FailureConfig(max_failures=2),
-                verbose=0,
-            ),
-        )
+        search, scheduler = IncrementalSearch(spec, known), scheduler_of(spec, bounds)
+        tuner = _fresh(spec, trainable, search, scheduler, recorder, slots)
     tuner.fit()
 
 
-def _scheduler(spec: SweepSpec, metric: str, clock: str) -> Any:
-    if spec.scheduler.name == "none" or not rungs(spec):
-        return FIFOScheduler()
-    return ASHAScheduler(
-        time_attr=clock,
-        metric=metric,
-        mode=spec.mode,
-        max_t=spec.max_progress,
-        grace_period=rungs(spec)[0],
-        reduction_factor=spec.scheduler.reduction_factor,
+def _fresh(
+    spec: SweepSpec, trainable: Any, search: IncrementalSearch, scheduler: Any, recorder: Recorder, slots: int
+) -> tune.Tuner:
+    space: dict[str, Any] = {}
+    proposing, listeners = search, [recorder]
+    if spec.scheduler.name == "pbt":
+        proposing, space = first_points(spec, search)
+        listeners.append(Listener(search))
+    return tune.Tuner(
+        trainable,
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            search_alg=proposing,
+            scheduler=scheduler,
+            num_samples=spec.trials,
+            max_concurrent_trials=None if space else slots,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(spec.folder),
+            callbacks=listeners,
+            failure_config=tune.FailureConfig(max_failures=2),
+            verbose=0,
+        ),
     )
 
 

@@ -108,6 +108,7 @@ class Runs:
         timestamp_ms: int,
         class_table: Sequence[Mapping[str, Scalar]],
         ap_matrix: object,
+        scenario: str = "",
     ) -> None:
         """Record a finished incremental step on its own run and on its trial's.
 
@@ -118,20 +119,30 @@ class Runs:
             timestamp_ms: when the step ended.
             class_table: one row a class, for `classes.csv`.
             ap_matrix: nested lists (or a dict of them) of AP, for `ap_matrix.json`; nan becomes null.
+            scenario: of several that the trial runs; what each brought is then on the runs of its steps alone.
         """
         trial = self._run("trial", trial_id)
         scope = {name: trial.tags[name] for name in SCOPE_TAGS if name in trial.tags}
-        key = ("step", trial_id, str(step))
-        run = self._known.get(key) or self._open(key, f"step {step + 1}", timestamp_ms, scope)
+        key = ("step", trial_id, f"{scenario}:{step}" if scenario else str(step))
+        scope |= {"scenario": scenario} if scenario else {}
+        name = f"{scenario}, step {step + 1}" if scenario else f"step {step + 1}"
+        run = self._known.get(key) or self._open(key, name, timestamp_ms, scope)
         at_ms = timestamp_ms if run.status == "FINISHED" else run.start_ms
         news = {name: value for name, value in _finite(metrics).items() if run.metrics.get(name) != value}
         if run.status == "FINISHED" and not news:
             return
-        self._batch(trial, news, at_ms, step)
+        if not scenario:
+            self._batch(trial, news, at_ms, step)
         self._batch(run, news, at_ms, step)
         self._client.log_text(run.run_id, _csv(class_table), "classes.csv")
         self._client.log_text(run.run_id, json.dumps(_nan_as_null(ap_matrix), allow_nan=False), "ap_matrix.json")
         self._close(run, "FINISHED", at_ms)
+
+    def log_trial(
+        self, trial_id: str, metrics: Mapping[str, float], tags: Mapping[str, Scalar], timestamp_ms: int
+    ) -> None:
+        """Metrics and tags of a trial as a whole."""
+        self._batch(self._run("trial", trial_id), metrics, timestamp_ms, tags=tags)
 
     def end_trial(self, trial_id: str, verdict: Verdict, timestamp_ms: int, message: str = "") -> None:
         """Close a trial's run with our own `verdict`; to say it again changes nothing."""
@@ -232,6 +243,9 @@ class Runs:
             self._close(run, STATUS[verdict], timestamp_ms)
 
     def _steps(self, trial: KnownRun) -> Iterator[KnownRun]:
+        if "pooled" in trial.tags:  # its steps are named by their scenarios as well
+            yield from (run for key, run in self._known.items() if key[:2] == ("step", trial.key[1]))
+            return
         for index in count():
             step = self._known.get(("step", trial.key[1], str(index)))
             if trial.key[0] != "trial" or step is None:

@@ -1,85 +1,175 @@
-"""Optuna's sampler behind Ray Tune, with what their meeting point loses put right."""
+"""Optuna's samplers behind Ray Tune, with what their meeting point loses put right."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import pickle
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState
-from ray.tune.search.optuna import OptunaSearch
+from optuna.trial import Trial, TrialState
+from ray.tune.search import Searcher
+from ray.tune.utils.util import unflatten_dict
 
-from search_spaces.distributions import Choice, Distribution, IntUniform, LogUniform, Scalar
+from search_spaces.distributions import Scalar
+from sweeps.budget import Spending
+from sweeps.results import mean_ranks
+from sweeps.samplers import SAMPLERS, directions, optuna_distribution
 from sweeps.spec import SweepSpec
 from sweeps.study import study_storage
-from trainables.tune import OBJECTIVE, PROGRESS
+from sweeps.warm_start import Known, Observation
+from trainables.tune import EXCESSES, OBJECTIVE, PARTS, PROGRESS, VALUES, sound
 
 
-def optuna_distribution(distribution: Distribution) -> BaseDistribution:
-    """The same range in Optuna's terms."""
-    if isinstance(distribution, Choice):
-        return CategoricalDistribution(distribution.values)
-    if isinstance(distribution, IntUniform):
-        return IntDistribution(distribution.low, distribution.high, log=distribution.log)
-    if isinstance(distribution, LogUniform):
-        return FloatDistribution(distribution.low, distribution.high, log=True)
-    return FloatDistribution(distribution.low, distribution.high, step=distribution.step)
+class IncrementalSearch(Searcher):
+    """A sweep's search: proposes points of its space to Tune and tells its Optuna study how trials fare.
 
-
-class IncrementalSearch(OptunaSearch):
-    """TPE over a sweep's space; trial 0 is the method's defaults.
-
-    Unlike its parent: the clock is `progress`; a trial stopped before the end of the clock is told as pruned, never as
-    complete; after a restore, a result that the study has already is let pass, and trials that the study holds as
-    running and Tune does not know are failed. Overrides private parts of ray 2.60's OptunaSearch.
+    Beside `ray.tune.search.optuna.OptunaSearch` (ray 2.60) it knows the sweep's clock, constraints, parameters that
+    exist only under another's value, and budgets. A trial stopped before the end of the clock is told as pruned with
+    all its values, never as complete. After a restore, a result that the study has already is let pass, and trials
+    that the study holds as running and Tune does not know are failed.
     """
 
-    def __init__(self, spec: SweepSpec, points: Sequence[Mapping[str, Scalar]] = ()) -> None:
+    def __init__(self, spec: SweepSpec, known: Known | None = None) -> None:
         """A new search, or the frame of one to restore.
 
         Args:
-            points: configurations, by flat names, to try after trial 0 and before any other.
+            known: what it begins with, beside the sweep's first points.
         """
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.max_progress = spec.max_progress
-        startup = max(4, spec.trials // 4)
-        super().__init__(
-            space={name: optuna_distribution(distribution) for name, distribution in spec.space.items()},
-            metric=OBJECTIVE,
-            mode=spec.mode,
-            points_to_evaluate=[dict(spec.defaults()), *map(dict, points)],
-            sampler=optuna.samplers.TPESampler(seed=spec.seed, n_startup_trials=startup, multivariate=True),
-            study_name=spec.name,
-            storage=study_storage(spec.folder),
-        )
+        super().__init__(metric=OBJECTIVE, mode=spec.objective.direction)
+        self._spec = spec
+        self._trials: dict[str, int] = {}
+        self._live: dict[str, Trial] = {}
+        self._parts: list[list[float]] = []
+        self._spending = Spending(spec)
+        self._open(SAMPLERS[spec.sampler].build(spec))
+        known = known or Known()
+        for observation in known.observations:
+            self._observe(observation)
+        for point in spec.first_points():
+            self._study.enqueue_trial(dict(point))
+        for guess in known.guesses:
+            self._study.enqueue_trial(dict(guess), skip_if_exists=True)
+
+    @classmethod
+    def reopened(cls, spec: SweepSpec) -> IncrementalSearch:
+        """The search over a study that is there, whose trials are known by their numbers; it proposes nothing more."""
+        search = cls.__new__(cls)
+        Searcher.__init__(search, metric=OBJECTIVE, mode=spec.objective.direction)
+        search._spec, search._spending, search._live = spec, Spending(spec), {}
+        search._open(SAMPLERS[spec.sampler].build(spec))
+        search._trials = {str(trial.number): trial.number for trial in search._study.get_trials(deepcopy=False)}
+        return search
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The configuration of a trial, as `trainables.tune.with_parameters` takes it; `FINISHED` at a budget's end."""
+        if trial_id not in self._trials:
+            if self._spending.exhausted():
+                finished: str = Searcher.FINISHED
+                return finished
+            self._live[trial_id] = self._study.ask()
+            self._trials[trial_id] = self._live[trial_id].number
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Fixed parameter .* is out of range")  # a preset may be
+            point = self._point(self._trial(trial_id))
+        nested: dict[str, Any] = unflatten_dict(point)
+        return nested
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Report an intermediate value at its place on the clock; a trial that started again repeats some."""
+        self._spending.spend(trial_id, result)
+        if len(self._spec.aim.objectives) > 1:
+            return  # Optuna knows intermediate values of one objective alone
         if result[PROGRESS] > 0 and math.isfinite(result[OBJECTIVE]):
             with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="The reported value is ignored")
-                self._ot_trials[trial_id].report(result[OBJECTIVE], result[PROGRESS])
+                self._trial(trial_id).report(result[OBJECTIVE], result[PROGRESS])
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tell the study how a trial ended."""
-        trial, value = self._ot_trials[trial_id], (result or {}).get(OBJECTIVE, math.nan)
-        if error or result is None or not math.isfinite(value):
-            self._ot_study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-        elif result[PROGRESS] < self.max_progress:
-            self.on_trial_result(trial_id, result)  # Tune keeps the result that stopped the trial to itself
-            self._ot_study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+        told = dict(result or {})
+        if error or not sound(told):
+            self._study.tell(self._trials[trial_id], state=TrialState.FAIL, skip_if_finished=True)
         else:
-            self._ot_study.tell(trial, value, skip_if_finished=True)
-        self._completed_trials.add(trial_id)
+            self._tell(trial_id, told)
+        self._live.pop(trial_id, None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Keep which trial is which, and where the sampler and the budget are; the study keeps itself."""
+        state = (self._trials, self._study.sampler, self._spending, self._parts)
+        Path(checkpoint_path).write_bytes(pickle.dumps(state))
 
     def restore(self, checkpoint_path: str) -> None:
         """Restore, and fail the trials that were asked for after the last snapshot."""
-        super().restore(checkpoint_path)
-        known = {trial.number for trial in self._ot_trials.values()}
-        for trial in self._ot_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        # A file that Tune and this class wrote into the sweep's own folder.
+        self._trials, sampler, self._spending, self._parts = pickle.loads(Path(checkpoint_path).read_bytes())
+        self._spending.restart()
+        self._open(sampler)
+        known = set(self._trials.values())
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.number not in known:
-                self._ot_study.tell(trial.number, state=TrialState.FAIL)
+                self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the study and its open trials, which are read anew."""
+        return {**self.__dict__, "_study": self._study.sampler, "_live": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open(state["_study"])
+
+    def _open(self, sampler: optuna.samplers.BaseSampler) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._study = optuna.create_study(
+            study_name=self._spec.name,
+            storage=study_storage(self._spec.folder),
+            sampler=sampler,
+            directions=directions(self._spec.aim),
+            load_if_exists=True,
+        )
+
+    def _observe(self, observation: Observation) -> None:
+        """Put a trial of an earlier sweep into the study."""
+        self._study.enqueue_trial(dict(observation.point))
+        trial = self._study.ask()
+        self._point(trial)
+        for constraint, excess in zip(self._spec.aim.constraints, observation.excesses, strict=True):
+            trial.set_constraint(str(constraint), excess)
+        self._study.tell(trial, observation.values)
+
+    def _tell(self, trial_id: str, told: Mapping[str, Any]) -> None:
+        stopped = told[PROGRESS] < self._spec.max_progress
+        if stopped:
+            self.on_trial_result(trial_id, told)  # Tune keeps the result that stopped the trial to itself
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The constraint value is ignored")
+            for constraint, excess in zip(self._spec.aim.constraints, told[EXCESSES], strict=True):
+                self._trial(trial_id).set_constraint(str(constraint), excess)
+        if stopped:
+            self._study.tell(self._trials[trial_id], state=TrialState.PRUNED, skip_if_finished=True)
+        else:
+            values = [self._rank(told[PARTS])] if self._spec.aim.pooled == "rank" else told[VALUES]
+            self._study.tell(self._trials[trial_id], values, skip_if_finished=True)
+            self._spending.end(trial_id, told)
+
+    def _rank(self, parts: Sequence[float]) -> float:
+        """The trial's rank among those that have finished, mean of the scenarios; see `sweeps.results.mean_ranks`."""
+        self._parts.append(list(parts))
+        return mean_ranks(self._parts)[-1]
+
+    def _trial(self, trial_id: str) -> Trial:
+        if trial_id not in self._live:  # an earlier driver asked for it
+            known = self._study.get_trials(deepcopy=False)[self._trials[trial_id]]
+            self._live[trial_id] = Trial(self._study, known._trial_id)
+        return self._live[trial_id]
+
+    def _point(self, trial: Trial) -> dict[str, Scalar]:
+        point: dict[str, Scalar] = {}
+        for name, distribution in self._spec.space.items():
+            if all(point.get(when.parent) in when.values for when in self._spec.conditions.get(name, ())):
+                point[name] = trial._suggest(name, optuna_distribution(distribution))
+        return point

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from sweeps.progress import duration
-from sweeps.results import Trial, searched
+from sweeps.progress import duration, shown
+from sweeps.results import EXCESS, OBJECTIVE, Trial, searched
 from sweeps.spec import SweepSpec
+from sweeps.spec_parameters import METHOD
+from trainables.objectives import COSTS, DIRECTION_OF
 
 AP_COLUMNS = {"ap_all": "AP all", "ap_old": "AP old", "ap_new": "AP new", "forgetting": "forgetting"}
 
@@ -23,21 +26,51 @@ def points(value: float | None) -> str:
 def show_sweep(uri: str, name: str) -> None:
     """Print the trials of a sweep, best first; those stopped early with what they had reached."""
     found = searched(uri, name)
-    varied = [key for key in (found[0].params if found else ()) if len({trial.params.get(key) for trial in found}) > 1]
-    varied = [key for key in varied if key != "config_id"]
+    aims = {key: key.removeprefix(OBJECTIVE) for trial in found for key in trial.ap if key.startswith(OBJECTIVE)}
+    columns = AP_COLUMNS | {key: text.replace("_", "_\n") for key, text in aims.items() if text not in AP_COLUMNS}
+    varied = _varied(found)
     table = _table(f"{name}: {len(found)} trials, AP in COCO points")
-    names = [key.partition("/")[2].replace("_", "_\n") for key in varied]
-    for column in ("trial", *AP_COLUMNS.values(), "state", "time", *names):
+    names = [key.removeprefix(f"{found[0].method}/").replace("/", "/\n").replace("_", "_\n") for key in varied]
+    for column in ("trial", *columns.values(), "state", "time", *names):
         table.add_column(column, justify="left" if column == "state" else "right", no_wrap=True)
-    for trial in sorted(found, key=_rank):
-        values = [points(trial.ap.get(key)) for key in AP_COLUMNS]
-        params = [_short(trial.params[key]) for key in varied]
-        table.add_row(str(trial.number), *values, trial.state, duration(trial.hours * 3600), *params)
+    for trial in ranked(found):
+        values = [_value(key, trial.ap.get(key)) for key in columns]
+        params = [_short(trial.params.get(key, trial.method if key == METHOD else "-")) for key in varied]
+        table.add_row(str(trial.number), *values, _state(trial), duration(trial.hours * 3600), *params)
     Console().print(table)
 
 
-def _rank(trial: Trial) -> tuple[bool, float]:
-    return trial.state != "finished", -trial.ap.get("ap_all", -1.0)
+def _varied(found: Sequence[Trial]) -> list[str]:
+    """What differs between trials; a parameter of one method alone differs if it does among that method's trials."""
+    keys = dict.fromkeys(key for trial in found for key in trial.params if key != "config_id")
+    given = {key: {trial.params[key] for trial in found if key in trial.params} for key in keys}
+    methods = [METHOD] if len({trial.method for trial in found}) > 1 else []
+    return [*methods, *(key for key, values in given.items() if len(values) > 1)]
+
+
+def ranked(found: Sequence[Trial]) -> list[Trial]:
+    """Finished ones first, of these those that meet the constraints, of these the best by the first objective."""
+    aim = next((key for trial in found for key in trial.ap if key.startswith(OBJECTIVE)), "")
+    return sorted(found, key=lambda trial: (*_rank(trial, aim), trial.number))
+
+
+def _rank(trial: Trial, aim: str) -> tuple[bool, bool, float]:
+    metric = next((metric for metric in DIRECTION_OF if aim.endswith(metric)), "ap_all")
+    value = trial.ap.get(aim, trial.ap.get("ap_all", -math.inf))
+    return trial.state != "finished", bool(_missed(trial)), value if DIRECTION_OF[metric] == "min" else -value
+
+
+def _state(trial: Trial) -> str:
+    return ", misses ".join([trial.state, *_missed(trial)][:2])
+
+
+def _missed(trial: Trial) -> list[str]:
+    return [key.removeprefix(EXCESS) for key, value in trial.ap.items() if key.startswith(EXCESS) and value > 0]
+
+
+def _value(key: str, value: float | None) -> str:
+    metric = next((cost for cost in COSTS if key.endswith(cost)), "ap_all")
+    return "-" if value is None else shown(metric, value)
 
 
 def _short(text: str) -> str:
@@ -58,11 +91,12 @@ def result_table(rows: Mapping[str, Mapping[str, Sequence[float]]], title: str) 
     for column in AP_COLUMNS.values():
         table.add_column(column, justify="right")
     for name, metrics in rows.items():
-        table.add_row(name, *(_mean_and_spread(metrics.get(key, ())) for key in AP_COLUMNS))
+        table.add_row(name, *(mean_and_spread(metrics.get(key, ())) for key in AP_COLUMNS))
     return table
 
 
-def _mean_and_spread(values: Sequence[float]) -> str:
+def mean_and_spread(values: Sequence[float]) -> str:
+    """The mean in COCO points and, of several, half their range."""
     if not values:
         return "-"
     mean = sum(values) / len(values)

@@ -5,20 +5,38 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from search_spaces.distributions import Distribution, Scalar
+from search_spaces.params import When
 from sweeps.connection import tracking_uri
-from sweeps.spec_checks import absolute, data_of, is_file_path, meaning_problems, scenario_of
-from sweeps.spec_file import JOINT, Promotion, Resources, Scheduler, SweepFile, Tables, read_yaml, typed_values
-from sweeps.spec_parameters import constants, preset_values, space
-from trainables.catalog import DETECTORS, METHODS
+from sweeps.samplers import acting, grid
+from sweeps.spec_checks import absolute, chosen_preset, data_of, is_file_path, meaning_problems, scenario_of
+from sweeps.spec_file import (
+    JOINT,
+    Aimed,
+    Budget,
+    Promotion,
+    Resources,
+    Scheduler,
+    SweepFile,
+    Tables,
+    read_yaml,
+    typed_values,
+)  # fmt: skip
+from sweeps.spec_parameters import METHOD, conditions, constants, preset_values, space
+from sweeps.spec_search import constraint_of, known_on_the_way
+from trainables.catalog import DETECTORS
 from trainables.datasets import DataConfig
 from trainables.errors import SpecError
 from trainables.files import digest
-from trainables.metrics import DIRECTIONS
+from trainables.objectives import Aim, Objective
 from trainables.scenarios import Scenario
 
 __all__ = ["CONFIGS", "SweepSpec", "load_spec", "parse_spec", "preset_values", "stored_spec", "tracking_uri"]
@@ -31,8 +49,14 @@ class SweepSpec:
     """A sweep that can run. What its keys mean is told by `sweeps.spec_file.SweepFile`.
 
     Attributes:
-        space: what is searched, by flat name: `method/...` and `optim/...`.
+        methods: the preset of each method; the first of them stands for the sweep where one must.
+        scenarios: what a trial learns, one after another: the file's (`whole_scenarios`), the shortest first, or the
+            first increment of each.
+        report_scenarios: what the final training learns.
+        space: what is searched, by flat name (`erd/lambda_cls`, `optim/lr_scale`); `method` where there are several.
+        conditions: under which values of others a searched parameter acts.
         constants: what the file fixes, by flat name.
+        aim: objectives and constraints.
         base_epochs: as the file says or, like `epochs` and `batch_size`, as the detector's recipe does.
         pretrained: an absolute path or a URL.
         store: of what sweeps share: a folder or a URL.
@@ -41,12 +65,14 @@ class SweepSpec:
     """
 
     name: str
-    scenario: Scenario
+    scenarios: tuple[Scenario, ...]
+    whole_scenarios: tuple[Scenario, ...]
+    report_scenarios: tuple[Scenario, ...]
     data: DataConfig
     detector: str
-    method: str
-    preset: str
+    methods: Mapping[str, str]
     space: Mapping[str, Distribution]
+    conditions: Mapping[str, list[When]]
     constants: Mapping[str, Scalar]
     base_epochs: int
     epochs: int
@@ -55,9 +81,13 @@ class SweepSpec:
     ema_momentum: float
     trials: int
     max_concurrent: int | None
-    objective: str
+    aim: Aim
+    sampler: str
     scheduler: Scheduler
+    budget: Budget
     seed: int
+    seeds: int
+    warm_start: tuple[str, ...]
     joint: bool
     compare: tuple[str, ...]
     resources: Resources
@@ -65,18 +95,29 @@ class SweepSpec:
     promotion: Promotion
     storage: Path
     store: Path | str
+    study: str | None
     tracking_uri: str
     text: str
 
     @property
-    def mode(self) -> str:
-        """`max` or `min`: which way the objective is better."""
-        return DIRECTIONS[self.objective]
+    def scenario(self) -> Scenario:
+        """The first scenario."""
+        return self.scenarios[0]
+
+    @property
+    def method(self) -> str:
+        """The first method."""
+        return next(iter(self.methods))
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective: what schedulers and the display see."""
+        return self.aim.objectives[0]
 
     @property
     def max_progress(self) -> int:
         """The clock at the end of a trial: the epochs of all incremental steps."""
-        return self.epochs * (len(self.scenario.steps) - 1)
+        return self.epochs * sum(len(scenario.steps) - 1 for scenario in self.scenarios)
 
     @property
     def folder(self) -> Path:
@@ -84,38 +125,116 @@ class SweepSpec:
         return self.storage / "sweeps" / self.name
 
     @property
+    def protocol(self) -> str:
+        """What was tuned on what, in words: who reports a figure must say it."""
+        tuned, reported = (", ".join(one.name for one in some) for some in (self.scenarios, self.report_scenarios))
+        seeds = f", leaders chosen under {self.seeds} seeds" if self.seeds > 1 else ""
+        same = "on the same scenario" if len(self.scenarios) == 1 else "on the same scenarios"
+        where = f"on {reported}" if tuned != reported else same
+        return f"tuned on {tuned} (tune split){seeds}; reported {where} (test split)"
+
+    @property
+    def study_url(self) -> str:
+        """The database that shows the sweep's Optuna study."""
+        return self.study or f"sqlite:///{self.folder / 'study.db'}"
+
+    @property
     def identity(self) -> str:
         """Digest of what the sweep searches: a sweep can be resumed only under the same."""
         return digest(read_yaml(self.text))
 
-    def defaults(self) -> dict[str, Scalar]:
-        """Trial 0: the preset's value of each searched parameter."""
-        return {name: self.all_defaults()[name] for name in self.space}
+    def first_points(self) -> list[dict[str, Scalar]]:
+        """The trials that the search begins with: each method's preset, then, of a grid, all others."""
+        points = []
+        for method in self.methods:
+            values = {METHOD: method, **self.all_defaults(method)}
+            points.append(acting({name: values[name] for name in self.space if name in values}, self.conditions))
+        if self.sampler == "grid":
+            points += [point for point in grid(self.space, self.conditions) if point not in points]
+        return points
 
-    def all_defaults(self) -> dict[str, Scalar]:
-        """Every parameter of method and optim: the preset's, then what the file fixes."""
-        return {**preset_values(self.method, self.preset, self.detector), **self.constants}
+    def all_defaults(self, method: str | None = None) -> dict[str, Scalar]:
+        """Every parameter of a method (the first one) and of optim: the preset's, then what the file fixes."""
+        method = method or self.method
+        values = preset_values(method, self.methods[method], self.detector)
+        return {name: self.constants.get(name, value) for name, value in values.items()}
 
 
 def load_spec(path: Path) -> SweepSpec:
-    """The checked spec of a sweep file.
+    """The checked spec of a sweep file of one scenario.
 
     Raises:
         SpecError: everything that is wrong with it.
     """
+    return parse_spec(_read(path), path.name)
+
+
+def load_specs(path: Path) -> list[SweepSpec]:
+    """The checked specs of a sweep file: a sweep for each of its `scenarios`, named after both; else the one it is.
+
+    Raises:
+        SpecError: everything that is wrong with it.
+    """
+    text = _read(path)
+    parts = scenario_parts(text)
+    if parts is None:
+        return [parse_spec(text, path.name)]
+    specs: list[SweepSpec] = []
+    problems: list[str] = []
+    for part in parts:
+        try:
+            specs.append(parse_spec(part, path.name))
+        except SpecError as error:
+            problems += error.problems
+    if len(parts) < 2:
+        problems.append("scenarios: needs a list of at least two; one alone is the key `scenario`")
+    if len({spec.name for spec in specs}) < len(specs):
+        problems.append(f"scenarios: must all differ, but got {', '.join(spec.scenario.name for spec in specs)}")
+    if problems:
+        raise SpecError(path.name, list(dict.fromkeys(problems)))
+    return specs
+
+
+def scenario_parts(text: str) -> list[str] | None:
+    """The sweep file of each scenario of `scenarios`; None where the file has no such key, or cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        content = read_yaml(text)
+    except ValueError:
+        return None
+    if not isinstance(content, dict) or not isinstance(content.get("scenarios"), list) or content.get("pooled"):
+        return None
+    rest = {key: value for key, value in content.items() if key != "scenarios"}
+    # A `scenario` beside it stays, for its error; so does what else is wrong.
+    return [
+        yaml.safe_dump(
+            {**rest, "name": f"{rest.get('name', '')}.{_slug(one, number)}", "scenario": one}, sort_keys=False
+        )
+        for number, one in enumerate(content["scenarios"], start=1)
+    ]
+
+
+def _slug(scenario: Any, number: int) -> str:
+    """A scenario in the name of its sweep: `digits-5-5`."""
+    name = scenario.get("name") or scenario.get("named") if isinstance(scenario, dict) else scenario
+    return re.sub(r"[^A-Za-z0-9]+", "-", str(name or number))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         shipped = ", ".join(sorted(config.name for config in CONFIGS.glob("*.yaml")))
         problem = f"cannot be read ({error.strerror}); shipped sweep files, in {CONFIGS}: {shipped}"
         raise SpecError(str(path), [problem]) from error
     except UnicodeDecodeError as error:
         raise SpecError(str(path), [f"must be a text in UTF-8, but byte {error.start} is not"]) from error
-    return parse_spec(text, path.name)
 
 
-def parse_spec(text: str, origin: str) -> SweepSpec:
+def parse_spec(text: str, origin: str, check_files: bool = True) -> SweepSpec:
     """The checked spec of YAML `text`; `origin` names it in errors.
+
+    Args:
+        check_files: whether the files that it names must be there; who only reads about a sweep needs none.
 
     Raises:
         SpecError: everything that is wrong with it.
@@ -127,7 +246,7 @@ def parse_spec(text: str, origin: str) -> SweepSpec:
     if not isinstance(content, dict):
         raise SpecError(origin, [f"must hold keys and values, but holds {type(content).__name__}"])
     values, problems = typed_values(content)
-    problems += meaning_problems(values)
+    problems += meaning_problems(values, check_files)
     if problems:
         raise SpecError(origin, problems)
     return _resolved(SweepFile.model_validate(content), text)
@@ -159,32 +278,55 @@ def _store(given: str | None, storage: Path) -> Path | str:
 def _resolved(file: SweepFile, text: str) -> SweepSpec:
     recipe, pretrained = DETECTORS[file.detector].recipe, file.training.pretrained
     storage = file.storage or os.environ.get("PALIMPSEST_STORAGE") or "runs"
-    return SweepSpec(
+    given = file.scenarios or [file.scenario]
+    scenarios = tuple(sorted(map(scenario_of, given), key=lambda scenario: len(scenario.steps)))
+    searched = space(file.search, file.method, file.detector)
+    early = file.scheduler.name or ("asha" if known_on_the_way(file.objective) else "none")
+    spec = SweepSpec(
         name=file.name,
-        scenario=scenario_of(file.scenario),
-        data=data_of(file.data, file.scenario),
+        scenarios=tuple(map(_first_increment, scenarios)) if file.budget.steps == "first" else scenarios,
+        whole_scenarios=scenarios,
+        report_scenarios=(scenario_of(file.report_on),) if file.report_on else scenarios,
+        data=data_of(file.data, given[0]),
         detector=file.detector,
-        method=file.method,
-        preset=file.preset or METHODS[file.method].default_preset,
-        space=space(file.search, file.method, file.detector),
+        methods={method: chosen_preset(file.preset, method) for method in file.method},
+        space=searched,
+        conditions=conditions(searched, file.method, file.detector),
         constants=constants(file.fixed, file.method, file.detector),
         base_epochs=file.training.base_epochs or recipe.base_epochs,
         epochs=file.training.epochs or recipe.epochs,
         batch_size=file.training.batch_size or recipe.batch_size,
         pretrained=absolute(pretrained) if pretrained and is_file_path(pretrained) else pretrained,
         ema_momentum=file.training.ema_momentum,
-        trials=file.trials,
+        trials=file.trials or 16,
         max_concurrent=file.max_concurrent,
-        objective=file.objective,
-        scheduler=file.scheduler,
+        aim=Aim(tuple(map(_objective, file.objective)), tuple(map(constraint_of, file.constraints)), file.pooled),
+        sampler=file.sampler,
+        scheduler=file.scheduler.model_copy(update={"name": early}),
+        budget=file.budget,
         seed=file.seed,
+        seeds=file.seeds,
+        warm_start=tuple(file.warm_start),
         joint=JOINT in file.compare,
         compare=tuple(entry for entry in file.compare if entry != JOINT),
         resources=file.resources,
         tables=file.tables,
         promotion=file.promotion,
         storage=Path(absolute(storage)),
+        study=file.study,
         store=_store(file.store, Path(absolute(storage))),
         tracking_uri=tracking_uri(file.tracking_uri),
         text=text,
     )
+    if spec.sampler == "grid":
+        points = len(spec.first_points())
+        return replace(spec, trials=min(points, file.trials or points))
+    return spec
+
+
+def _first_increment(scenario: Scenario) -> Scenario:
+    return Scenario(f"{scenario.name}: first increment", scenario.steps[:2])
+
+
+def _objective(aimed: Aimed) -> Objective:
+    return Objective(aimed.metric, aimed.over if isinstance(aimed.over, str) else tuple(aimed.over))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from sweeps.connection import address_problem, tracking_uri
-from sweeps.spec_file import JOINT, Data, Groups, choices
+from sweeps.spec_file import ANY, JOINT, Data, Groups, choices
 from sweeps.spec_parameters import parameter_problems
+from sweeps.spec_search import search_problems
 from trainables.catalog import DETECTORS, METHODS, misfit
 from trainables.datasets import KINDS, DataConfig, missing
 from trainables.errors import DataError
-from trainables.metrics import DIRECTIONS
 from trainables.scenarios import CLASS_NAMES, Scenario, custom_scenario, named_scenario
 
 
@@ -62,23 +64,36 @@ def is_file_path(pretrained: str) -> bool:
     return not pretrained.startswith(("http://", "https://"))
 
 
-def meaning_problems(values: Mapping[str, Any]) -> list[str]:
+def meaning_problems(values: Mapping[str, Any], check_files: bool = True) -> list[str]:
     """What is wrong with the typed values of a sweep file; a key at fault in itself is not among them."""
     return [
         *_scenario_problems(values),
-        *_data_problems(values),
+        *_report_problems(values),
+        *_data_problems(values, check_files),
         *_method_problems(values),
         *_compare_problems(values),
         *_batch_problems(values),
-        *_scheduler_problems(values),
-        *_other_problems(values),
+        *search_problems(values, len(scenario.steps) - 1 if (scenario := _scenario(values)) else None),
+        *_other_problems(values, check_files),
     ]
 
 
 def _scenario_problems(values: Mapping[str, Any]) -> Iterator[str]:
-    given = values.get("scenario")
-    if given is None:
+    if "scenario" not in values or "scenarios" not in values:
         return
+    several, pooled = values["scenarios"], values.get("pooled")
+    if bool(values["scenario"]) == bool(several):
+        yield "scenario: is missing" if not several else "scenario: and `scenarios` must not both be given"
+        return
+    if pooled and len(several) < 2:
+        yield f"pooled: acts only with several `scenarios`, but there are {len(several)}"
+    if several and not pooled:
+        yield "pooled: is missing; without it each scenario is a sweep of its own"
+    for given in several or [values["scenario"]]:
+        yield from _problems_of_scenario(given)
+
+
+def _problems_of_scenario(given: str | Groups) -> Iterator[str]:
     if isinstance(given, Groups):
         written_out, named = given.steps is not None, given.named is not None
         if "name" in given.model_fields_set and not written_out:
@@ -95,49 +110,90 @@ def _scenario_problems(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"scenario: a sweep needs at least two steps, but {scenario.name} has {len(scenario.steps)}"
 
 
-def _scenario(values: Mapping[str, Any]) -> Scenario | None:
+def _report_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    if not (given := values.get("report_on")):
+        return
     try:
-        return scenario_of(values["scenario"])
-    except (KeyError, DataError):
+        reported = scenario_of(given)
+    except DataError as error:
+        yield from (f"report_on: {line}" for line in error.problems)
+        return
+    if len(reported.steps) < 2:
+        yield f"report_on: needs at least two steps, but {reported.name} has {len(reported.steps)}"
+    scenario = _scenario(values)
+    if scenario and (strange := sorted(set(reported.class_names) - set(scenario.class_names))):
+        yield f"report_on: must have the data's classes, but {', '.join(strange)} are in none of the scenario's steps"
+
+
+def _scenario(values: Mapping[str, Any]) -> Scenario | None:
+    """The scenario, of several the first; None where it is at fault."""
+    try:
+        given = values["scenario"] or values["scenarios"][0]
+        return scenario_of(given)
+    except (KeyError, IndexError, DataError):
         return None
 
 
-def _data_problems(values: Mapping[str, Any]) -> Iterator[str]:
-    if "scenario" not in values or "data" not in values:
+def _data_problems(values: Mapping[str, Any], check_files: bool) -> Iterator[str]:
+    given = values.get("scenario") or next(iter(values.get("scenarios", ())), None)
+    if not given or "data" not in values:
         return
     try:
-        config = data_of(values["data"], values["scenario"])
+        config = data_of(values["data"], given)
     except DataError as error:
         yield from (f"data.{line}" for line in error.problems)
         return
-    yield from (f"data.{line}" for line in missing(config))
+    if check_files:
+        yield from (f"data.{line}" for line in missing(config))
     scenario, names = _scenario(values), CLASS_NAMES.get(config.kind)
     if scenario and names and (unknown := [name for name in scenario.class_names if name not in names]):
         yield f"scenario: {config.kind} has no class {', '.join(map(repr, unknown))}; available: {', '.join(names)}"
 
 
 def _method_problems(values: Mapping[str, Any]) -> Iterator[str]:
-    method, detector, preset = values.get("method"), values.get("detector"), values.get("preset")
-    for key, given, known in (("method", method, METHODS), ("detector", detector, DETECTORS)):
-        if given is not None and given not in known:
+    methods, detector = values.get("method", ()), values.get("detector")
+    named = [("method", method, METHODS) for method in methods]
+    for key, given, known in (*named, *([("detector", detector, DETECTORS)] if detector is not None else ())):
+        if given not in known:
             yield f"{key}: {given!r} is unknown; {choices(given, known)}"
-    if method in METHODS and preset is not None and preset not in METHODS[method].presets:
-        yield f"preset: {preset!r} is unknown to method {method!r}; {choices(preset, METHODS[method].presets)}"
-    if method not in METHODS or detector not in DETECTORS:
+    if len(set(methods)) < len(methods):
+        yield f"method: must all differ, but got {', '.join(methods)}"
+    yield from _preset_problems(values)
+    if detector not in DETECTORS or not methods or not all(method in METHODS for method in methods):
         return
-    if line := misfit(method, detector):
-        yield f"detector: {line}"
+    misfits = [line for method in methods if (line := misfit(method, detector))]
+    yield from (f"detector: {line}" for line in misfits)
     if "search" in values and "fixed" in values:
-        yield from parameter_problems(values["search"], values["fixed"], method, _preset(values), detector)
+        presets = {method: _preset(values, method) for method in methods}
+        yield from parameter_problems(values["search"], values["fixed"], presets, detector)
 
 
-def _preset(values: Mapping[str, Any]) -> str | None:
-    """The preset that acts; None where method or preset are at fault."""
-    if values.get("method") not in METHODS or "preset" not in values:
+def _preset_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    methods, presets = values.get("method"), values.get("preset")
+    if methods is None or presets is None:
+        return
+    if ANY in presets and len(methods) > 1:
+        yield f"preset: with several methods, must name the method of each, such as {{{methods[0]}: {presets[ANY]}}}"
+        return
+    for owner, preset in presets.items():
+        method = methods[0] if owner == ANY else owner
+        if method not in methods:
+            yield f"preset.{owner}: the sweep has no such method; {choices(owner, methods)}"
+        elif method in METHODS and preset not in METHODS[method].presets:
+            yield f"preset: {preset!r} is unknown to method {method!r}; {choices(preset, METHODS[method].presets)}"
+
+
+def _preset(values: Mapping[str, Any], method: str) -> str | None:
+    """The preset of a method that acts; None where method or preset are at fault."""
+    if method not in METHODS or "preset" not in values:
         return None
-    method = METHODS[values["method"]]
-    preset: str = values["preset"] or method.default_preset
-    return preset if preset in method.presets else None
+    preset: str = chosen_preset(values["preset"], method)
+    return preset if preset in METHODS[method].presets else None
+
+
+def chosen_preset(presets: Mapping[str, str], method: str) -> str:
+    """The preset of one method that a sweep file asks for."""
+    return presets.get(method) or presets.get(ANY) or METHODS[method].default_preset
 
 
 def _compare_problems(values: Mapping[str, Any]) -> Iterator[str]:
@@ -163,36 +219,41 @@ def _batch_problems(values: Mapping[str, Any]) -> Iterator[str]:
         if needed and needed != batch:
             yield f"{where}: `batch_size = {needed}` must hold for {what}, but got {batch}"
 
-    if preset := _preset(values):
-        own = getattr(METHODS[values["method"]].presets[preset], "images_per_device", 0)
-        needed = values.get("fixed", {}).get("images_per_device", own)
-        yield from line("training.batch_size", f"preset {preset!r}", needed)
+    for method in values.get("method", ()):
+        if preset := _preset(values, method):
+            own = getattr(METHODS[method].presets[preset], "images_per_device", 0)
+            needed = values.get("fixed", {}).get("images_per_device", own)
+            yield from line("training.batch_size", f"preset {preset!r}", needed)
     for entry in values.get("compare", ()):
         method, _, preset = entry.partition("/")
         if method in METHODS and (chosen := METHODS[method].presets.get(preset or METHODS[method].default_preset)):
             yield from line("compare", repr(entry), getattr(chosen, "images_per_device", 0))
 
 
-def _scheduler_problems(values: Mapping[str, Any]) -> Iterator[str]:
-    scenario, scheduler, training = _scenario(values), values.get("scheduler"), values.get("training")
-    if scenario is None or scheduler is None or training is None or values.get("detector") not in DETECTORS:
-        return
-    epochs = training.epochs or DETECTORS[values["detector"]].recipe.epochs
-    end = epochs * (len(scenario.steps) - 1)
-    if scheduler.name == "asha" and scheduler.grace and scheduler.grace >= end > 0:
-        yield f"scheduler.grace: `grace < {end}` (epochs of all incremental steps) must hold, but got {scheduler.grace}"
-
-
-def _other_problems(values: Mapping[str, Any]) -> Iterator[str]:
-    objective, resources, promotion = (values.get(key) for key in ("objective", "resources", "promotion"))
-    if objective is not None and objective not in DIRECTIONS:
-        yield f"objective: {objective!r} is unknown; {choices(objective, DIRECTIONS)}"
+def _other_problems(values: Mapping[str, Any], check_files: bool) -> Iterator[str]:
+    resources, promotion = (values.get(key) for key in ("resources", "promotion"))
     if resources and resources.gpu > 1 and resources.gpu % 1:
         yield f"resources.gpu: must be a whole number above 1, but got {resources.gpu}"
     if promotion and len(set(promotion.seeds)) < len(promotion.seeds):
         yield f"promotion.seeds: must all differ, but got {promotion.seeds}"
     pretrained = values["training"].pretrained if "training" in values else None
-    if pretrained and is_file_path(pretrained) and not os.path.isfile(absolute(pretrained)):
+    if check_files and pretrained and is_file_path(pretrained) and not os.path.isfile(absolute(pretrained)):
         yield f"training.pretrained: there is no file {absolute(pretrained)}"
+    if (study := values.get("study")) is not None and (problem := _study_problem(study)):
+        yield f"study: {problem}"
     if "tracking_uri" in values and (problem := address_problem(tracking_uri(values["tracking_uri"]))):
         yield f"tracking_uri: {problem}"
+
+
+def _study_problem(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        return f"must be the URL of a database, but {error}"
+    if not re.fullmatch(r"sqlite|postgresql(\+\w+)?", parts.scheme):
+        return (
+            f"must be `sqlite:///<file>` or `postgresql+psycopg://<user>@<host>/<database>`, but got {parts.scheme!r}"
+        )
+    if parts.password is not None:
+        return "must hold no password, since sweep files are recorded; put it into PGPASSWORD or ~/.pgpass"
+    return None

@@ -8,10 +8,11 @@ from collections.abc import Collection, Hashable
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
-# The two forms of a key that takes a name or something written out. Pydantic puts their tags into an error's place.
 JOINT = "joint"
+ANY = "*"  # the method of a preset that names none
+# The two forms of a key that takes a name or something written out. Pydantic puts their tags into an error's place.
 NAME, WRITTEN_OUT = "<name>", "<written out>"
 TWO_FORMS = Discriminator(lambda value: NAME if isinstance(value, str) else WRITTEN_OUT)
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
@@ -82,18 +83,73 @@ class Training(_Section):
     ema_momentum: float = Field(0.0, ge=0, lt=1)
 
 
+class Aimed(_Section):
+    """One metric that a sweep aims at.
+
+    Attributes:
+        metric: see `trainables.objectives.DIRECTION_OF`.
+        over: `last`: at the end of the chain; `mean` or `sum` over its increments; or a weight for each increment. By
+            default seconds are summed, of all else the last counts.
+    """
+
+    metric: str
+    over: Annotated[
+        Annotated[Literal["", "last", "mean", "sum"], Tag(NAME)] | Annotated[list[float], Tag(WRITTEN_OUT)], TWO_FORMS
+    ] = ""
+
+
+def _listed(given: Any) -> Any:
+    return given if isinstance(given, list) else [given]
+
+
+def _preset_of_any(given: Any) -> Any:
+    return {ANY: given} if isinstance(given, str) else given or {}
+
+
+def _aimed(given: Any) -> Any:
+    """A metric's name stands for the metric at the end of the chain, and one objective for a list of one."""
+    return [{"metric": one} if isinstance(one, str) else one for one in _listed(given)]
+
+
 class Scheduler(_Section):
     """When a trial is stopped early. Its clock counts the epochs of all incremental steps.
 
     Attributes:
-        name: `asha` compares trials at its rungs and stops the worse ones; `none` lets every trial end.
+        name: `asha` compares trials at its rungs and stops the worse ones; `hyperband` does so in brackets that begin
+            at later rungs; `median` stops a trial that is below the median of the others at the same epoch; `pbt`
+            (population-based training) stops none: every `interval` the worst go on from the best, with loss weights
+            and learning rate a little changed; `none` lets every trial end. By default `asha`, with several
+            objectives `none`.
         grace: the first rung; by default the end of the first increment.
-        reduction_factor: of the trials at a rung, one in so many goes on; each rung is so many times the one before.
+        reduction_factor: asha, hyperband: of the trials at a rung, one in so many goes on; each rung is so many times
+            the one before.
+        brackets: hyperband: how many.
+        interval: pbt: epochs.
     """
 
-    name: Literal["asha", "none"] = "asha"
+    name: Literal["asha", "hyperband", "median", "pbt", "none"] | None = None
     grace: int | None = Field(None, ge=1)
     reduction_factor: int = Field(3, ge=2)
+    brackets: int = Field(3, ge=2)
+    interval: int = Field(1, ge=1)
+
+
+class Budget(_Section):
+    """What ends a search before its last trial; trials under way come to their end.
+
+    Attributes:
+        hours: of wall time since this driver's search began.
+        core_hours: of all trials together; gpu_hours: likewise.
+        patience: trials in a row that end without a better objective.
+        steps: `first`: trials learn the first increment alone, for far less; the leaders under several `seeds`, and
+            what is promoted, learn the whole chain (arXiv 2404.06466: nearly as good).
+    """
+
+    hours: float | None = Field(None, gt=0)
+    core_hours: float | None = Field(None, gt=0)
+    gpu_hours: float | None = Field(None, gt=0)
+    patience: int | None = Field(None, ge=1)
+    steps: Literal["first", "all"] = "all"
 
 
 class Resources(_Section):
@@ -136,25 +192,44 @@ class Promotion(_Section):
     epochs: int | None = Field(None, ge=1)
 
 
+NamedScenario = Annotated[Annotated[str, Tag(NAME)] | Annotated[Groups, Tag(WRITTEN_OUT)], TWO_FORMS]
+
+
 class SweepFile(_Section):
     """The keys of a sweep file.
 
     Attributes:
         name: of the sweep, of its folder in the storage and of its MLflow experiment.
         scenario: which classes are learnt when: a name, such as `digits/5+5`, or written out.
+        scenarios: in its place, several: each gets a sweep of its own, `NAME.digits-5-5`, all side by side on one
+            cluster.
+        pooled: with `scenarios`: one sweep, in which a configuration must do well on all of them: by their `mean`, by
+            the `worst`, or by its mean `rank` among the trials. A trial runs them one after another, shortest first.
         data: the images; only for a scenario of digits it can be left out.
         detector: one of the catalogue.
-        method: one of the catalogue.
-        preset: of the method: the values of everything that is neither searched nor fixed, and trial 0.
+        method: one of the catalogue, or a list: then the method is itself searched.
+        preset: of the method: the values of everything that is neither searched nor fixed, and trial 0; with several
+            methods, one for each by its name, and the first trials are these.
         search: what varies: by parameter, `declared` (the range of `search_spaces`), a range `[low, high]` or
-            `{low, high, step}`, or a list of choices.
+            `{low, high, step}`, a list of choices, or for numbers `{values: [...]}`. `erd/T` is meant for one of
+            several methods.
         fixed: parameters with one value other than the preset's.
         training: budgets.
-        trials: how many configurations to try; trial 0 is the preset.
+        trials: how many configurations to try, by default 16, of a grid all; trial 0 is the preset.
         max_concurrent: trials at once at most; by default as many as the cluster holds.
-        objective: the metric that a trial is judged by, on the tune split.
+        objective: the metric that a trial is judged by, on the tune split, at the end of the chain or `{metric, over}`;
+            a list of several asks for the trials that no other one beats in all of them.
+        constraints: what a configuration must hold at its end, such as `forgetting <= 0.05`.
+        sampler: how configurations are proposed: Optuna's `tpe`, `gp`, `cmaes`, `nsga2`, `nsga3`, `qmc` or `random`, or
+            `grid`, every combination of the values searched.
         scheduler: early stopping.
+        budget: what else ends the search.
         seed: of the search and of every trial's training.
+        seeds: with more than one, the leaders of the search run under so many, `seed` and those after it, to tell a
+            lead from luck.
+        report_on: the scenario of the final training, by default the one searched on. To tune and report on the same
+            scenario flatters a method (arXiv 2403.09066).
+        warm_start: earlier sweeps of the same storage, whose trials the search begins with.
         compare: what to train beside the search: `joint`, the reference that learns all classes of a step at once (gaps
             and omega need it), and chains: a method, or `method/preset`.
         resources: of one trial.
@@ -164,29 +239,40 @@ class SweepFile(_Section):
             `PALIMPSEST_STORAGE`, else `runs`.
         store: where sweeps share what is built once (base steps, references, scores, tables): a folder, or a URL that
             fsspec knows, such as `s3://bucket/store`; by default `store` in the storage.
+        study: database for Optuna's dashboard, such as `postgresql+psycopg://user@host/optuna`; by default
+            `study.db` in the sweep's folder. A password belongs into `PGPASSWORD` or `~/.pgpass`, not into a file.
         tracking_uri: MLflow's database or server; by default `MLFLOW_TRACKING_URI`, else `sqlite:///mlflow.db`.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
-    scenario: Annotated[Annotated[str, Tag(NAME)] | Annotated[Groups, Tag(WRITTEN_OUT)], TWO_FORMS]
+    scenario: NamedScenario = ""
+    scenarios: list[NamedScenario] = []
+    pooled: Literal["", "mean", "worst", "rank"] = ""
     data: Data | None = None
     detector: str
-    method: str
-    preset: str | None = None
+    method: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+    preset: Annotated[dict[str, str], BeforeValidator(_preset_of_any)] = {}
     search: dict[str, Any]
     fixed: dict[str, Any] = {}
     training: Training = Training()
-    trials: int = Field(16, ge=1)
+    trials: int | None = Field(None, ge=1)
     max_concurrent: int | None = Field(None, ge=1)
-    objective: str = "ap_all"
+    objective: Annotated[list[Aimed], BeforeValidator(_aimed), Field(min_length=1)] = [Aimed(metric="ap_all")]
+    constraints: list[str] = []
+    sampler: str = "tpe"
     scheduler: Scheduler = Scheduler()
+    budget: Budget = Budget()
     seed: Seed = 0
+    seeds: int = Field(1, ge=1, le=100)
+    report_on: NamedScenario = ""
+    warm_start: list[str] = []
     compare: list[str] = ["joint", "finetune"]
     resources: Resources = Resources()
     tables: Tables = Tables()
     promotion: Promotion = Promotion()
     storage: str | None = None
     store: str | None = None
+    study: str | None = None
     tracking_uri: str | None = None
 
 
@@ -194,12 +280,14 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "scenario": Groups,
     "data": Data,
     "training": Training,
+    "objective": Aimed,
     "scheduler": Scheduler,
+    "budget": Budget,
     "resources": Resources,
     "tables": Tables,
     "promotion": Promotion,
 }
-STAND_INS = {"name": "x", "scenario": "x", "detector": "x", "method": "x", "search": {}}
+STAND_INS = {"name": "x", "detector": "x", "method": "x", "search": {}}
 
 
 def read_yaml(text: str) -> Any:

@@ -1,4 +1,8 @@
-"""What a sweep searches and what it fixes: the parameters of its method and of its detector's optimisation."""
+"""What a sweep searches and what it fixes: the parameters of its methods and of its detector's optimisation.
+
+Flat names are `erd/lambda_cls` or `optim/lr_scale`. A sweep file says `lambda_cls`, which is meant for every method of
+the sweep that has it, or `erd/lambda_cls`.
+"""
 
 from __future__ import annotations
 
@@ -6,72 +10,134 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from search_spaces.distributions import Choice, Distribution, Scalar, narrowed
-from search_spaces.params import Param, inactive, params_of, problems_of
+from search_spaces.params import Param, When, inactive, params_of, problems_of
 from sweeps.spec_file import choices
 from trainables.catalog import DETECTORS, METHODS
 
 DECLARED = "declared"
+METHOD = "method"
+OPTIM = "optim"
 
 
 def preset_values(method: str, preset: str, detector: str) -> dict[str, Scalar]:
-    """Every parameter by flat name, `method/...` or `optim/...`: of the preset, and the optimisation's defaults."""
-    holders = {"method": METHODS[method].presets[preset], "optim": DETECTORS[detector].optim()}
+    """Every parameter of a trial by flat name: of the preset, and the optimisation's defaults."""
+    holders = {method: METHODS[method].presets[preset], OPTIM: DETECTORS[detector].optim()}
     return {
-        f"{prefix}/{name}": getattr(holders[prefix], name)
-        for prefix, cls in _classes(method, detector).items()
+        f"{owner}/{name}": getattr(holders[owner], name)
+        for owner, cls in classes([method], detector).items()
         for name in params_of(cls)
     }
 
 
-def flat_names(method: str, detector: str) -> dict[str, str]:
-    """The flat name of every parameter that a sweep file may name."""
-    return {name: f"{prefix}/{name}" for prefix, cls in _classes(method, detector).items() for name in params_of(cls)}
+def classes(methods: Iterable[str], detector: str) -> dict[str, type]:
+    """The parameter classes of a sweep by the first part of their flat names."""
+    return {method: METHODS[method].params for method in methods} | {OPTIM: DETECTORS[detector].optim}
 
 
-def space(search: Mapping[str, Any], method: str, detector: str) -> dict[str, Distribution]:
-    """What the section `search` asks for, by flat name."""
-    flat, params = flat_names(method, detector), _params(method, detector)
-    return {flat[name]: _distribution(params[name], change) for name, change in search.items()}
+def flat_names(methods: Iterable[str], detector: str) -> dict[str, list[str]]:
+    """What a sweep file may say, and the flat names that it means."""
+    known: dict[str, list[str]] = {}
+    for owner, cls in classes(methods, detector).items():
+        for name in params_of(cls):
+            known.setdefault(name, []).append(f"{owner}/{name}")
+            known[f"{owner}/{name}"] = [f"{owner}/{name}"]
+    return known
 
 
-def constants(fixed: Mapping[str, Any], method: str, detector: str) -> dict[str, Scalar]:
+def flat(section: Mapping[str, Any], methods: Iterable[str], detector: str) -> dict[str, Any]:
+    """The values of a section by flat name; what names its method comes before what does not."""
+    known = flat_names(methods, detector)
+    return {name: section[key] for key in sorted(section, key=lambda key: "/" in key) for name in known.get(key, ())}
+
+
+def space(search: Mapping[str, Any], methods: Iterable[str], detector: str) -> dict[str, Distribution]:
+    """What the section `search` asks for, by flat name; first the method, where there are several."""
+    methods, params = list(methods), _params(methods, detector)
+    choice: dict[str, Distribution] = {METHOD: Choice(tuple(methods))} if len(methods) > 1 else {}
+    asked = flat(search, methods, detector)
+    # A parameter comes after the one that it depends on, whatever order the file has.
+    ordered = sorted(asked, key=lambda name: _parent(name, params[name]) in asked)
+    return choice | {name: _distribution(params[name], asked[name]) for name in ordered}
+
+
+def _parent(name: str, param: Param) -> str | None:
+    return f"{name.partition('/')[0]}/{param.when.parent}" if param.when else None
+
+
+def conditions(space: Mapping[str, Distribution], methods: Iterable[str], detector: str) -> dict[str, list[When]]:
+    """Under which values of other searched parameters a searched one acts: all of its `When`s must hold."""
+    params, found = _params(methods, detector), {}
+    for name in space:
+        owner, _, _ = name.partition("/")
+        own = [When(METHOD, (owner,))] if METHOD in space and owner not in (METHOD, OPTIM) else []
+        param = params.get(name)
+        if param and param.when and (parent := _parent(name, param)) in space:
+            own.append(When(str(parent), param.when.values))
+        if own:
+            found[name] = own
+    return found
+
+
+def constants(fixed: Mapping[str, Any], methods: Iterable[str], detector: str) -> dict[str, Scalar]:
     """What the section `fixed` asks for, by flat name. `2` for a float is `2.0`: the same number has one identity."""
-    flat, params = flat_names(method, detector), _params(method, detector)
+    methods = list(methods)
+    params = _params(methods, detector)
     return {
-        flat[name]: float(value) if isinstance(params[name].default, float) else value for name, value in fixed.items()
+        name: float(value) if isinstance(params[name].default, float) else value
+        for name, value in flat(fixed, methods, detector).items()
     }
 
 
 def parameter_problems(
-    search: Mapping[str, Any], fixed: Mapping[str, Any], method: str, preset: str | None, detector: str
+    search: Mapping[str, Any], fixed: Mapping[str, Any], presets: Mapping[str, str | None], detector: str
 ) -> list[str]:
-    """What is wrong with the sections `search` and `fixed`; `preset` is None where it is not known."""
-    known = flat_names(method, detector)
+    """What is wrong with the sections `search` and `fixed`.
+
+    Args:
+        presets: of each method of the sweep; None where it is not known.
+    """
+    methods = list(presets)
+    known = flat_names(methods, detector)
+    plain = [name for name in known if "/" not in name]
+    who = f"method {methods[0]!r}" if len(methods) == 1 else f"none of the methods {', '.join(methods)}"
+    has = "has no such parameter" if len(methods) == 1 else "has such a parameter"
     problems = [
-        f"{section}.{name}: method {method!r} on {detector!r} has no such parameter; {choices(name, known)}"
+        f"{section}.{name}: {who} on {detector!r} {has}; {choices(name, plain)}"
         for section, names in (("search", search), ("fixed", fixed))
         for name in names
         if name not in known
     ]
-    problems += [f"fixed.{name}: is searched as well; one of the two must go" for name in fixed if name in search]
-    if not search:
-        problems.append(f"search: at least one parameter must be searched; available: {', '.join(known)}")
-    chosen = METHODS[method].presets[preset] if preset else None
-    for cls in _classes(method, detector).values():
-        own = {name: value for name, value in fixed.items() if name in params_of(cls)}
-        problems += [f"fixed.{line}" for line in problems_of(cls, own)]
-        problems += _range_problems(cls, search, chosen)
-    if chosen is not None:
-        problems += _idle(METHODS[method].params, search, fixed, chosen)
-    return problems
+    asked, settled = flat(search, methods, detector), flat(fixed, methods, detector)
+    problems += [
+        f"fixed.{_said(name)}: is searched as well; one of the two must go" for name in settled if name in asked
+    ]
+    if not search and len(methods) == 1:
+        problems.append(f"search: at least one parameter must be searched; available: {', '.join(plain)}")
+    for owner, cls in classes(methods, detector).items():
+        preset = presets.get(owner)
+        chosen = METHODS[owner].presets[preset] if preset else None
+        own_search, own_fixed = _own(asked, owner), _own(settled, owner)
+        problems += [f"fixed.{line}" for line in problems_of(cls, own_fixed)]
+        problems += _range_problems(cls, own_search, chosen)
+        if chosen is not None:
+            problems += _idle(cls, own_search, own_fixed, chosen)
+    return list(dict.fromkeys(problems))
 
 
-def _classes(method: str, detector: str) -> dict[str, type]:
-    return {"method": METHODS[method].params, "optim": DETECTORS[detector].optim}
+def _own(values: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    return {name.removeprefix(f"{owner}/"): value for name, value in values.items() if name.startswith(f"{owner}/")}
 
 
-def _params(method: str, detector: str) -> dict[str, Param]:
-    return {name: param for cls in _classes(method, detector).values() for name, param in params_of(cls).items()}
+def _said(flat_name: str) -> str:
+    return flat_name.partition("/")[2]
+
+
+def _params(methods: Iterable[str], detector: str) -> dict[str, Param]:
+    return {
+        f"{owner}/{name}": param
+        for owner, cls in classes(methods, detector).items()
+        for name, param in params_of(cls).items()
+    }
 
 
 def _distribution(param: Param, change: Any) -> Distribution:
@@ -101,11 +167,15 @@ def _idle(cls: type, search: Mapping[str, Any], fixed: Mapping[str, Any], preset
     settled = {name: fixed.get(name, getattr(preset, name)) for name in params_of(cls) if name not in search}
 
     def lines(section: str, names: Iterable[str]) -> Iterator[str]:
-        for name in inactive(cls, [name for name in names if name in params_of(cls)], settled):
+        for name in inactive(cls, names, settled):
             when = params_of(cls)[name].when
             assert when is not None
             needed, is_now = ", ".join(map(str, when.values)), settled[when.parent]
             yield f"{section}.{name}: acts only with {when.parent}: {needed}, but {when.parent} is {is_now}"
+        for name, when in ((name, params_of(cls)[name].when) for name in names):
+            if when and isinstance(search.get(when.parent), list) and not set(search[when.parent]) & set(when.values):
+                needed, given = ", ".join(map(str, when.values)), ", ".join(map(str, search[when.parent]))
+                yield f"{section}.{name}: acts only with {when.parent}: {needed}, but search.{when.parent} has {given}"
 
     yield from lines("search", search)
     yield from lines("fixed", fixed)

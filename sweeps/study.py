@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.journal import Journal, lines
 
@@ -21,7 +22,35 @@ def study_file(folder: Path) -> Path:
 
 def study_storage(folder: Path) -> JournalStorage:
     """The study's storage for the one driver that writes it."""
-    return JournalStorage(OneDriver(study_file(folder)))
+    return StudyJournal(OneDriver(study_file(folder)))
+
+
+class StudyJournal(JournalStorage):  # type: ignore[misc, unused-ignore]
+    """Optuna's journal storage of one study, quick where a search asks each time: for all trials, and for waiting ones.
+
+    Reads private parts of optuna 5.0's JournalStorage, which looks at every trial for either.
+    """
+
+    def __init__(self, backend: BaseJournalBackend) -> None:
+        super().__init__(backend)
+        self._begun = 0  # so many first trials wait no longer
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """The trials by number, see `optuna.storages.BaseStorage`."""
+        if deepcopy or states not in (None, (TrialState.WAITING,)):
+            return super().get_all_trials(study_id, deepcopy, states)  # type: ignore[no-any-return, unused-ignore]
+        with self._thread_lock:
+            self._sync_with_backend()
+            known = self._replay_result._trials
+            ids = self._replay_result._study_id_to_trial_ids[study_id]
+            if states is None:
+                return [known[trial_id] for trial_id in ids]
+            while self._begun < len(ids) and known[ids[self._begun]].state != TrialState.WAITING:
+                self._begun += 1
+            later = [known[trial_id] for trial_id in ids[self._begun :]]
+            return [trial for trial in later if trial.state == TrialState.WAITING]
 
 
 class OneDriver(BaseJournalBackend):  # type: ignore[misc, unused-ignore]

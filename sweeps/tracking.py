@@ -50,13 +50,14 @@ class Tracker:
         uri: of a database or a server, see `sweeps.connection.connect`.
         sweep: the name of the sweep and of its experiment.
         folder: of the sweep; the journal lies there.
+        study: database to copy the sweep's Optuna study into, see `sweeps.study_copy`.
 
     Raises:
         TrackingError: MLflow does not answer, or `uri` or `sweep` cannot be used, or another driver has the journal.
     """
 
-    def __init__(self, uri: str, sweep: str, folder: Path) -> None:
-        self.uri, self.sweep = uri, sweep
+    def __init__(self, uri: str, sweep: str, folder: Path, study: str | None = None) -> None:
+        self.uri, self.sweep, self.study = uri, sweep, study
         self._journal = Journal(folder / "records.jsonl")
         self._lost = 0
         self._writer = self._start()
@@ -76,6 +77,7 @@ class Tracker:
     start_trial = _noted(Runs.start_trial)
     log_epoch = _noted(Runs.log_epoch)
     log_step = _noted(Runs.log_step)
+    log_trial = _noted(Runs.log_trial)
     end_trial = _noted(Runs.end_trial)
     log_reference = _noted(Runs.log_reference)
     log_text = _noted(Runs.log_text)
@@ -135,9 +137,8 @@ class Tracker:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         # Not as arguments, which every user of the machine can read: an address may hold a password.
-        problems = answered(
-            self.uri, lambda: _answer(process, [self.uri, self.sweep, str(self._journal.path), LOCK_WAIT_S])
-        )
+        first = [self.uri, self.sweep, str(self._journal.path), self.study, LOCK_WAIT_S]
+        problems = answered(self.uri, lambda: _answer(process, first))
         if problems:
             process.communicate()
             raise TrackingError("tracking", problems)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from search_spaces.distributions import Choice, Distribution, Scalar
-from search_spaces.params import floor, params_of
+from search_spaces.params import floor as loosest_values
+from search_spaces.params import params_of
 from sweeps.spec import SweepSpec, preset_values
-from trainables.catalog import DETECTORS, METHODS
+from sweeps.spec_parameters import OPTIM, classes
+from trainables.catalog import METHODS
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import Splits, prepare
+from trainables.scenarios import Scenario
 
 
 def prepared(spec: SweepSpec) -> Splits:
@@ -22,13 +25,19 @@ def prepared(spec: SweepSpec) -> Splits:
 
     splits = prepare(spec.data, spec.storage / "data")
     for split in (splits.train, splits.tune, splits.test):
-        require_classes(read(split.annotations), spec.scenario)
+        for scenario in (*spec.scenarios, *spec.report_scenarios):
+            require_classes(read(split.annotations), scenario)
     return splits
 
 
 def base_config(spec: SweepSpec, splits: Splits) -> TrialConfig:
-    """The configuration of trial 0: the method's defaults and what the spec fixes."""
-    return configured(spec, splits, spec.method, spec.all_defaults())
+    """The configuration of trial 0: the first method's preset and what the spec fixes."""
+    return base_configs(spec, splits)[spec.method]
+
+
+def base_configs(spec: SweepSpec, splits: Splits) -> dict[str, TrialConfig]:
+    """Of each method its preset and what the spec fixes."""
+    return {method: configured(spec, splits, method, spec.all_defaults(method)) for method in spec.methods}
 
 
 def compared(spec: SweepSpec, splits: Splits) -> dict[str, TrialConfig]:
@@ -49,11 +58,14 @@ def chain_name(method: str, preset: str) -> str:
     return preset if preset.startswith(method) else f"{method} {preset}"
 
 
-def final(spec: SweepSpec, config: TrialConfig, seed: int) -> TrialConfig:
-    """`config` on the budget of the final training, under one of its seeds."""
+def final(spec: SweepSpec, config: TrialConfig, seed: int, scenario: Scenario) -> TrialConfig:
+    """`config` on a scenario and the budget of the final training, under one of its seeds."""
     budget = spec.promotion
+    longer = (budget.epochs or config.epochs) / config.epochs
     return replace(
         config,
+        schedule=tuple(replace(one, until=round(one.until * longer)) for one in config.schedule),
+        scenario=scenario,
         base_epochs=budget.base_epochs or config.base_epochs,
         epochs=budget.epochs or config.epochs,
         seed=seed,
@@ -62,18 +74,20 @@ def final(spec: SweepSpec, config: TrialConfig, seed: int) -> TrialConfig:
 
 def configured(spec: SweepSpec, splits: Splits, method: str, values: dict[str, Scalar]) -> TrialConfig:
     """A trial's configuration from flat parameters of `method` and of the optimisation."""
+    parts = classes([method], spec.detector)
 
-    def part(prefix: str, cls: type) -> dict[str, Scalar]:
+    def part(owner: str) -> dict[str, Scalar]:
         # 1 and 1.0 are the same value and must be the same configuration.
-        return {name: type(param.default)(values[f"{prefix}/{name}"]) for name, param in params_of(cls).items()}
+        params = params_of(parts[owner])
+        return {name: type(param.default)(values[f"{owner}/{name}"]) for name, param in params.items()}
 
     return TrialConfig(
         scenario=spec.scenario,
         data=splits.train.digest,
         detector=spec.detector,
         method=method,
-        params=part("method", METHODS[method].params),
-        optim=part("optim", DETECTORS[spec.detector].optim),
+        params=part(method),
+        optim=part(OPTIM),
         base_epochs=spec.base_epochs,
         epochs=spec.epochs,
         batch_size=spec.batch_size,
@@ -81,6 +95,7 @@ def configured(spec: SweepSpec, splits: Splits, method: str, values: dict[str, S
         base_seed=spec.seed,
         pretrained=spec.pretrained,
         ema_momentum=spec.ema_momentum,
+        threads=1 if spec.resources.gpu else spec.resources.cpu,
         device="cuda" if spec.resources.gpu else "cpu",
         response_dtype=spec.tables.responses,
     )
@@ -94,22 +109,21 @@ def runtime(spec: SweepSpec, splits: Splits, evaluate_on: str = "tune", report_a
         store=spec.store,
         evaluate_on=evaluate_on,
         report_at=report_at,
-        threads=1 if on_gpu else spec.resources.cpu,
         workers=spec.resources.cpu if on_gpu else 0,
-        floor=response_floor(spec),
+        floors={method: floor for method in spec.methods if (floor := response_floor(spec, method)) is not None},
         table_budget_gb=spec.tables.budget_gb,
     )
 
 
-def response_floor(spec: SweepSpec) -> dict[str, Scalar] | None:
-    """The loosest values of the parameters that decide what a trial of the sweep asks of a teacher; see `Runtime`.
+def response_floor(spec: SweepSpec, method: str) -> dict[str, Scalar] | None:
+    """The loosest values of the parameters that decide what a method's trials ask of a teacher; see `Runtime.floors`.
 
     None where no parameter decides it, empty where no table can serve all trials.
     """
-    cls, fixed = METHODS[spec.method].params, spec.all_defaults()
-    ranges = {name: _ends(spec.space.get(f"method/{name}"), fixed[f"method/{name}"]) for name in params_of(cls)}
+    cls, fixed = METHODS[method].params, spec.all_defaults(method)
+    ranges = {name: _ends(spec.space.get(f"{method}/{name}"), fixed[f"{method}/{name}"]) for name in params_of(cls)}
     try:
-        return floor(cls, ranges) or None
+        return loosest_values(cls, ranges) or None
     except ValueError:
         return {}
 

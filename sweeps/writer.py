@@ -1,7 +1,8 @@
-"""The process that writes a sweep's journal to MLflow. It outlives its driver until all is written or MLflow fails.
+"""The process that writes a sweep's journal to MLflow and copies its study into a database.
 
-It answers each line of its standard input with one line. The first is `[uri, sweep, journal, seconds to wait for the
-journal's lock]`; the answer, the problems that there are. Each other is the id of a trial or `""`; the answer, the
+It outlives its driver until all is written or MLflow fails. It answers each line of its standard input with one line.
+The first is `[uri, sweep, journal, URL of the study's copy or null, seconds to wait for the journal's lock]`; the
+answer, the problems that there are. Each other is the id of a trial or `""`; the answer, the
 `Standing` once it has written what it can.
 """
 
@@ -17,7 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -25,6 +26,9 @@ from sweeps.connection import TrackingError, one_line
 from sweeps.journal import lines
 from sweeps.runs import Runs
 from trainables.files import write_json
+
+if TYPE_CHECKING:
+    from sweeps.study_copy import StudyCopy
 
 POLL_S = 0.1  # between two looks at the journal
 SHARE = 0.1  # of a core, while trials run: they come first
@@ -48,8 +52,9 @@ class Standing:
 class Writer:
     """Replays a journal into `Runs`, each event until it succeeds; an event that is itself at fault is dropped."""
 
-    def __init__(self, runs: Runs, journal: Path) -> None:
-        self._runs, self._journal = runs, journal
+    def __init__(self, runs: Runs, journal: Path, copy: StudyCopy | None = None) -> None:
+        self._runs, self._journal, self._copy = runs, journal, copy
+        self._copy_failure = ""
         self._offset, self._dropped = _position(journal)
         self._failure, self._tries, self._down = "", 0, False
         self._rests_until = 0.0
@@ -66,9 +71,21 @@ class Writer:
         """Write one event and rest: in proportion to what it took, and longer while MLflow is down."""
         began = time.monotonic()
         if began >= self._rests_until:
+            self.copy_study()
             self.write(at_most=1)
             ended = time.monotonic()
             self._rests_until = ended + (RETRY_AFTER_S if self._down else (ended - began) / SHARE)
+
+    def copy_study(self) -> None:
+        """Bring the study's copy up to date; a database that is away gets another chance at the next look."""
+        if self._copy is None:
+            return
+        try:
+            self._copy.update()
+        except Exception as error:  # whatever it is: the search has its own study
+            if (told := one_line(error)) != self._copy_failure:
+                _log.warning("the study was not copied; the sweep goes on. %s", told)
+            self._copy_failure = told
 
     def standing(self, trial_id: str) -> Standing:
         """How far it is."""
@@ -129,10 +146,13 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a package prints is no answer
     if not (first := sys.stdin.readline()):
         return
-    uri, sweep, journal, lock_wait_s = json.loads(first)
+    uri, sweep, journal, study_url, lock_wait_s = json.loads(first)
+    from sweeps.study_copy import StudyCopy  # the driver, which imports this file as well, needs none
+
+    copy = StudyCopy(sweep, Path(journal).parent, study_url) if study_url else None
     try:
         with FileLock(f"{journal}.lock", timeout=lock_wait_s):
-            _serve(Writer(Runs(uri, sweep), Path(journal)), answers)
+            _serve(Writer(Runs(uri, sweep), Path(journal), copy), answers)
     except TrackingError as error:
         _say(answers, error.problems)
     except Timeout:
@@ -146,6 +166,7 @@ def _serve(writer: Writer, answers: IO[str]) -> None:
             writer.look()
             continue
         request = sys.stdin.readline()
+        writer.copy_study()
         writer.write()
         if not request:
             return

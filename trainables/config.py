@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,15 @@ TRAINING_VERSION = 2
 """Counts the changes of this code that change a trial's numbers; stored results of another version are not used."""
 
 
+@dataclass(frozen=True)
+class Segment:
+    """Parameters that acted up to `until` on the clock, in place of the configuration's own."""
+
+    until: int
+    params: Mapping[str, Scalar]
+    optim: Mapping[str, Scalar]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
     """One chain of steps, from the base step to the last.
@@ -27,9 +36,11 @@ class TrialConfig:
         data: digest of the training annotations.
         params: every parameter of the method; `optim`: every field of the detector's optim class. Both act from the
             first incremental step on; the base step keeps the recipe, so that all trials share it.
+        schedule: what acted before `params` and `optim`, where a trial's parameters change on its way.
         base_seed: seed of the base step and of joint training; `seed`: of the incremental steps.
         pretrained: path or URL of backbone weights.
         ema_momentum: of an average of the weights, which then is what is scored and taught from; 0 for none.
+        threads: CPU threads of torch; on a CPU they decide in which order sums are taken, and so their last bits.
         device: `cpu` or `cuda`; on `cuda` training runs in mixed precision.
         response_dtype: `float32` or `float16`: what a teacher's logits are rounded to, from a table or live.
     """
@@ -40,6 +51,7 @@ class TrialConfig:
     method: str
     params: Mapping[str, Scalar] = field(default_factory=dict)
     optim: Mapping[str, Scalar] = field(default_factory=dict)
+    schedule: tuple[Segment, ...] = ()
     base_epochs: int
     epochs: int
     batch_size: int
@@ -47,6 +59,7 @@ class TrialConfig:
     base_seed: int = 0
     pretrained: str | None = None
     ema_momentum: float = 0.0
+    threads: int = 1
     device: str = "cpu"
     response_dtype: str = "float32"
 
@@ -72,11 +85,14 @@ class TrialConfig:
             "base": [self.base_epochs, self.base_seed],
             "pretrained": _weights_identity(self.pretrained),
             "ema_momentum": self.ema_momentum,
-            "device": self.device,
+            "device": self.device if self.device == "cuda" else [self.device, self.threads],
         }
         if step == 0:
             return shared
-        own = {"method": self.method, "params": dict(self.params), "optim": dict(self.optim)}
+        *before, last = self.segments(0, self.progress_at(step, self.epochs))
+        own: dict[str, Any] = {"method": self.method, "params": dict(last.params), "optim": dict(last.optim)}
+        if before:
+            own["schedule"] = [asdict(one) for one in before]
         if METHODS[self.method].target is not None:
             own["response_dtype"] = self.response_dtype
         return shared | own | {"epochs": self.epochs, "seed": self.seed}
@@ -84,11 +100,29 @@ class TrialConfig:
     def joint(self, step: int) -> TrialConfig:
         """The reference of `step`: all classes seen by then, learnt at once by the recipe of the base step."""
         seen = Scenario(f"{self.scenario.name}: joint", (self.scenario.seen(step),))
-        return replace(self, scenario=seen, method="finetune", params={}, optim={})
+        return replace(self, scenario=seen, method="finetune", params={}, optim={}, schedule=())
+
+    def segments(self, first: int, last: int) -> list[Segment]:
+        """What acts from `first` to `last` on the clock; equal neighbours are one."""
+        found: list[Segment] = []
+        begin = first
+        for one in (*self.schedule, Segment(last, self.params, self.optim)):
+            if (until := min(one.until, last)) > begin:
+                if found and (found[-1].params, found[-1].optim) == (one.params, one.optim):
+                    found.pop()
+                found.append(Segment(until, one.params, one.optim))
+                begin = until
+        return found
 
     def progress_at(self, step: int, epoch: int = 0) -> int:
         """Epochs of incremental steps done after `epoch` epochs of `step`: the one clock of a sweep."""
         return 0 if step == 0 else (step - 1) * self.epochs + epoch
+
+
+def under_schedule(config: TrialConfig, acted: Sequence[Segment]) -> TrialConfig:
+    """`config` with what acted over a whole chain in place of its parameters."""
+    *before, last = acted
+    return replace(config, params=last.params, optim=last.optim, schedule=tuple(before))
 
 
 @cache
@@ -105,10 +139,9 @@ class Runtime:
         store: root of the results that trials share: a folder that all nodes share, or a URL.
         evaluate_on: the split that is scored, `tune` or `test`.
         report_at: values of the clock at which to score inside a step, besides its end.
-        threads: CPU threads of torch.
         workers: loader processes; 0 loads in the trial's own.
-        floor: values of the method's parameters at which all trials that share a table of responses find what they
-            need (`search_spaces.params.floor`), empty where there are none; by default the trial's own.
+        floors: by method, values of its parameters at which all trials that share a table of responses find what they
+            need (`search_spaces.params.floor`), empty where there are none; a trial of another method takes its own.
         table_budget_gb: largest table of images, targets or responses to keep; 0 for none.
     """
 
@@ -116,9 +149,8 @@ class Runtime:
     store: Path | str
     evaluate_on: str = "tune"
     report_at: tuple[int, ...] = ()
-    threads: int = 1
     workers: int = 0
-    floor: Mapping[str, Scalar] | None = None
+    floors: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     table_budget_gb: float = 8.0
 
     @property

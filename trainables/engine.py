@@ -37,6 +37,7 @@ class Plan:
         lr: the effective rate.
         ema_momentum: of an exponential moving average of the weights; 0 for none.
         workers: loader processes.
+        stop: end after so many epochs, as if to go on later; by default after the last.
     """
 
     recipe: Recipe
@@ -49,6 +50,7 @@ class Plan:
     device: str
     ema_momentum: float = 0.0
     workers: int = 0
+    stop: int | None = None
 
 
 def linear_lr(recipe: Recipe, lr_scale: float, images_per_device: int, devices: int = 1) -> float:
@@ -80,7 +82,8 @@ def fit(
     name = f"palimpsest-{os.getpid()}-{next(_run_number)}"
     loader = _loader(dataset, plan)
     averaging = [AverageHook(plan.ema_momentum)] if plan.ema_momentum else []
-    resuming, clock = StateHook(state, after_epoch, *averaging), ClockHook()
+    stop = plan.epochs if plan.stop is None else plan.stop
+    resuming, clock = StateHook(state, after_epoch, plan.lr, plan.weight_decay, stop, *averaging), ClockHook()
     with tempfile.TemporaryDirectory(prefix=name) as folder:
         runner = _QuietRunner(
             model=model,

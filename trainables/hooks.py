@@ -75,9 +75,18 @@ class StateHook(Hook):
 
     priority = "VERY_LOW"
 
-    def __init__(self, state: Path, after_epoch: AfterEpoch, averaging: AverageHook | None = None) -> None:
+    def __init__(
+        self,
+        state: Path,
+        after_epoch: AfterEpoch,
+        lr: float,
+        weight_decay: float,
+        stop: int,
+        averaging: AverageHook | None = None,
+    ) -> None:
         self.state = state
         self.after_epoch = after_epoch
+        self.lr, self.weight_decay, self.stop = lr, weight_decay, stop
         self.averaging = averaging
         self.first_iter = 0
         self.recent: defaultdict[str, deque[torch.Tensor]] = defaultdict(lambda: deque(maxlen=50))
@@ -106,13 +115,14 @@ class StateHook(Hook):
             self.recent[name].append(value)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Save, and tell the listener."""
+        """Save, tell the listener, and end training where it is to end before the last epoch."""
         done = runner.epoch + 1
         if done < runner.max_epochs:
             with written_whole(self.state) as aside:
                 torch.save(self._state(runner, done), aside)
         means = {name: float(torch.stack(tuple(values)).float().mean()) for name, values in self.recent.items()}
         self.after_epoch(self.averaging.average.module if self.averaging else runner.model.student, done, means)
+        runner.train_loop.stop_training = done >= self.stop
 
     def _state(self, runner: Runner, done: int) -> dict[str, Any]:
         return {
@@ -120,6 +130,7 @@ class StateHook(Hook):
             "average": self.averaging.average.state_dict() if self.averaging else None,
             "optimizer": runner.optim_wrapper.state_dict(),
             "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
+            "lr": self.lr,
             "epoch": done,
             "iter": runner.iter,
             "random": _random_state(),
@@ -132,9 +143,22 @@ class StateHook(Hook):
         runner.optim_wrapper.load_state_dict(saved["optimizer"])
         for scheduler, values in zip(runner.param_schedulers, saved["schedulers"], strict=True):
             scheduler.load_state_dict(values)
+        if saved["lr"] != self.lr:
+            _scale_rate(runner, self.lr / saved["lr"])
+        for group in runner.optim_wrapper.param_groups:
+            group["weight_decay"] = self.weight_decay
         runner.train_loop._epoch, runner.train_loop._iter = saved["epoch"], saved["iter"]
         self.first_iter = saved["iter"]
         _set_random_state(saved["random"])
+
+
+def _scale_rate(runner: Runner, factor: float) -> None:
+    """Go on at another rate: schedules compute each rate from the one before and from the first."""
+    for group in runner.optim_wrapper.param_groups:
+        group["lr"] *= factor
+        group["initial_lr"] *= factor
+    for scheduler in runner.param_schedulers:
+        scheduler.base_values = [value * factor for value in scheduler.base_values]
 
 
 def _random_state() -> dict[str, Any]:

@@ -77,9 +77,10 @@ def response_floor(config: TrialConfig, runtime: Runtime) -> dict[str, Scalar]:
         ValueError: no table can serve every trial.
     """
     cls = METHODS[config.method].params
-    if runtime.floor and covers(cls, runtime.floor, config.params):
-        return dict(runtime.floor)
-    if runtime.floor is not None and not runtime.floor:
+    shared = runtime.floors.get(config.method)
+    if shared and covers(cls, shared, config.params):
+        return dict(shared)
+    if shared is not None and not shared:
         raise ValueError("the search varies a parameter of which every value needs other responses")
     return floor(cls, {name: [value] for name, value in config.params.items()})
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import resource
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +24,9 @@ from trainables.incremental import IncrementalDetector
 from trainables.step_tables import StepTables, scored_data, training_data
 from trainables.store import PROGRESS_FILE
 
+SUMS = ("images_seen", "time_gradient_s", "time_train_s")
+"""Facts that add up over the parts of a step."""
+
 
 def train_step(
     config: TrialConfig, runtime: Runtime, step: int, previous: Path | None, state: Path, after_epoch: AfterEpoch | None
@@ -33,9 +38,44 @@ def train_step(
         state: see `engine.fit`.
         after_epoch: called after every epoch but the last.
     """
+    parts = _parts(config, step)
+    done = _epochs_done(state) if len(parts) > 1 else 0
+    spent: Counter[str] = Counter()
+    for number, (part, stop) in enumerate(parts, start=1):
+        if number < len(parts) and stop <= done:
+            continue  # an earlier process, or the trial that this one goes on from, was here
+        student, facts = _train_part(part, runtime, step, previous, state, after_epoch, stop)
+        spent.update({name: facts[name] for name in SUMS})
+    return student, facts | spent
+
+
+def _parts(config: TrialConfig, step: int) -> list[tuple[TrialConfig, int]]:
+    """The configurations under which a step's epochs are trained, one after the other, each with its last epoch."""
+    if step == 0:
+        return [(config, config.base_epochs)]
+    first = config.progress_at(step)
+    return [
+        (replace(config, params=one.params, optim=one.optim, schedule=()), one.until - first)
+        for one in config.segments(first, first + config.epochs)
+    ]
+
+
+def _epochs_done(state: Path) -> int:
+    return int(torch.load(state, map_location="cpu", weights_only=True)["epoch"]) if state.exists() else 0
+
+
+def _train_part(
+    config: TrialConfig,
+    runtime: Runtime,
+    step: int,
+    previous: Path | None,
+    state: Path,
+    after_epoch: AfterEpoch | None,
+    stop: int,
+) -> tuple[BaseDetector, dict[str, float]]:
     with StepTables(config, runtime, step) as tables:
         model = _model(config, step, previous, tables)
-        dataset, plan = training_data(config, runtime, step), _plan(config, runtime, step)
+        dataset, plan = training_data(config, runtime, step), replace(_plan(config, runtime, step), stop=stop)
         clock = _Clock(plan, state.with_name(PROGRESS_FILE), after_epoch)
         try:
             facts = engine.fit(model, dataset, plan, state, clock)

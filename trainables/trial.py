@@ -26,7 +26,7 @@ def run_trial(config: TrialConfig, runtime: Runtime, report: Report) -> list[Ste
     Raises:
         TrainingError: a loss that is not finite, with step, iteration and name.
     """
-    prepare_process(runtime.threads)
+    prepare_process(config.threads)
     joint = known_joint_ap(config, runtime)
     results: list[StepResult] = []
     for step in range(len(config.scenario.steps)):
@@ -45,13 +45,13 @@ def run_trial(config: TrialConfig, runtime: Runtime, report: Report) -> list[Ste
 
 def run_joint(config: TrialConfig, runtime: Runtime, step: int) -> StepResult:
     """The reference of `step`, from the store or trained and scored now."""
-    prepare_process(runtime.threads)
+    prepare_process(config.threads)
     return run_step(config.joint(step), runtime, 0, None)
 
 
 def build_tables(config: TrialConfig, runtime: Runtime) -> None:
     """Put the tables of the first increment into the store; its teacher, the base step, is there already."""
-    prepare_process(runtime.threads)
+    prepare_process(config.threads)
     build_step_tables(config, runtime, 1, run_step(config, runtime, 0, None).weights)
 
 

@@ -4,49 +4,97 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from trainables.config import Runtime, TrialConfig
 from trainables.errors import TrainingError
 from trainables.files import write_json
+from trainables.history import adopt_state, checkpoint_folder, read_history
+from trainables.objectives import Aim
+from trainables.scenarios import Scenario
 
 OBJECTIVE = "objective"
+VALUES, EXCESSES, PARTS, EVENT = "objectives", "excesses", "parts", "event"
 PROGRESS = "progress"
 FAILURE = "failure"
 
 
-def with_parameters(base: TrialConfig, chosen: Mapping[str, Mapping[str, Any]]) -> TrialConfig:
-    """`base` with the parameters that the search chose, as `{"method": {...}, "optim": {...}}`."""
-    params = {**base.params, **chosen.get("method", {})}
+def with_parameters(bases: Mapping[str, TrialConfig], chosen: Mapping[str, Any]) -> TrialConfig:
+    """The configuration that the search chose.
+
+    Args:
+        bases: a configuration of each method that the sweep has.
+        chosen: `{"method": "erd", "erd": {...}, "optim": {...}}`; the method can be left out where there is one.
+    """
+    base = bases[chosen.get("method", next(iter(bases)))]
+    params = {**base.params, **chosen.get(base.method, {})}
     return replace(base, params=params, optim={**base.optim, **chosen.get("optim", {})})
 
 
-def tune_trial(chosen: dict[str, Any], base: TrialConfig, runtime: Runtime, objective: str, folder: Path) -> None:
+def tune_trial(
+    chosen: dict[str, Any],
+    bases: Mapping[str, TrialConfig],
+    runtime: Runtime,
+    aim: Aim,
+    folder: Path,
+    copied: bool = False,
+    scenarios: Sequence[Scenario] = (),
+) -> None:
     """One trial under Ray Tune. What it has reported is kept beside it, so that a restart repeats no work.
 
     A loss that is not finite is the last thing it reports, as `FAILURE`: to raise would make Tune try again, in a new
     process, what ends the same way each time.
 
     Args:
-        chosen: what the search chose; see `with_parameters`.
-        objective: the metric that the sweep aims at.
+        chosen, bases: see `with_parameters`.
+        aim: what the sweep judges a trial by.
         folder: of the sweep's trials, on a path that all nodes share.
+        copied: whether trials go on from each other's checkpoints; see `trainables.history`.
+        scenarios: that a trial runs one after another, in place of its configuration's.
     """
     from ray import tune
 
     from trainables.environment import release_memory
     from trainables.trial import run_trial
 
-    reporter = _Reporter(events_file(folder, tune.get_context().get_trial_id()), objective)
+    config, file = with_parameters(bases, chosen), events_file(folder, tune.get_context().get_trial_id())
+    if copied:
+        config = _gone_on(config, runtime, file)
+    reporter = _Reporter(file, aim, config, runtime if copied else None)
     try:
-        run_trial(with_parameters(base, chosen), runtime, reporter)
+        for scenario in scenarios or (config.scenario,):
+            if scenarios:
+                reporter.begin(replace(config, scenario=scenario))
+            run_trial(reporter.config, runtime, reporter)
     except TrainingError as error:
         tune.report({OBJECTIVE: math.nan, PROGRESS: reporter.progress, FAILURE: str(error)})
     finally:  # Tune ends a stopped trial by raising in `report`
         release_memory()
+
+
+def _gone_on(config: TrialConfig, runtime: Runtime, events: Path) -> TrialConfig:
+    """`config` after what the checkpoint that Tune hands over has behind it; its events become this trial's."""
+    from ray import tune
+
+    if (checkpoint := tune.get_checkpoint()) is None:
+        return config
+    with checkpoint.as_directory() as folder:
+        history = read_history(Path(folder))
+        config = history.continued(config)
+        adopt_state(Path(folder), config, runtime, history.progress)
+    known, own = list(history.events), json.loads(events.read_text()) if events.exists() else []
+    if own[: len(known)] != known:
+        write_json(events, known)
+    return config
+
+
+def sound(result: Mapping[str, Any]) -> bool:
+    """Whether a trial's last result is one to learn from: objectives and constraints are there, and finite."""
+    numbers = [result.get(OBJECTIVE, math.nan), *result.get(VALUES, ()), *result.get(EXCESSES, ())]
+    return FAILURE not in result and all(map(math.isfinite, numbers))
 
 
 def events_file(folder: Path, trial_id: str) -> Path:
@@ -60,32 +108,53 @@ class _Reporter:
     A trial that starts again says what it said before, and every listener knows it already.
     """
 
-    def __init__(self, path: Path, objective: str) -> None:
-        self.path, self.objective = path, objective
+    def __init__(self, path: Path, aim: Aim, config: TrialConfig, copied_in: Runtime | None = None) -> None:
+        """`copied_in`: where the trial runs, if others may go on from it."""
+        self.path, self.aim, self.config, self.copied_in = path, aim, config, copied_in
+        self._before, self._scenario = 0, ""
         self.events: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
-        for event in self.events:
-            self._send(event)
+        for number in range(len(self.events)):
+            self._send(self.events[: number + 1])
+
+    def begin(self, config: TrialConfig) -> None:
+        """The next of several scenarios begins: its clock goes on where the one before ended."""
+        if self._scenario:
+            self._before += self.config.progress_at(len(self.config.scenario.steps) - 1, self.config.epochs)
+        self.config, self._scenario = config, config.scenario.name
 
     def __call__(self, event: dict[str, Any]) -> None:
         event = _finite(event)
-        if event[PROGRESS] not in {known[PROGRESS] for known in self.events}:
+        if self._scenario:
+            event |= {PROGRESS: self._before + event[PROGRESS], "scenario": self._scenario}
+        if self.config.schedule:
+            last = len(self.config.scenario.steps) - 1
+            acted = self.config.segments(0, self.config.progress_at(last, self.config.epochs))
+            event["schedule"] = [asdict(segment) for segment in acted]
+        if _place(event) not in map(_place, self.events):
             self.events.append(event)
             write_json(self.path, self.events)
-            self._send(event)
+            self._send(self.events, self.copied_in)
 
     @property
     def progress(self) -> int:
         """The clock at the last event."""
         return int(self.events[-1][PROGRESS]) if self.events else 0
 
-    def _send(self, event: dict[str, Any]) -> None:
+    def _send(self, events: Sequence[Mapping[str, Any]], copied_in: Runtime | None = None) -> None:
         from ray import tune
 
-        tune.report({OBJECTIVE: self._value(event), PROGRESS: event[PROGRESS]})
+        values, excesses = self.aim.values(events), self.aim.excesses(events)
+        told = {OBJECTIVE: values[0], VALUES: values, EXCESSES: excesses, PROGRESS: events[-1][PROGRESS]}
+        told |= {PARTS: self.aim.parts(events), EVENT: len(events) - 1}
+        if copied_in is None:
+            tune.report(told)
+            return
+        with checkpoint_folder(self.config, copied_in, events) as folder:
+            tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
 
-    def _value(self, event: dict[str, Any]) -> float:
-        name = self.objective if "classes" in event else f"{self.objective}_mid"
-        return float(event["metrics"].get(name, math.nan))
+
+def _place(event: Mapping[str, Any]) -> tuple[str, int, int]:
+    return event.get("scenario", ""), event["step"], event[PROGRESS]
 
 
 def _finite(event: dict[str, Any]) -> dict[str, Any]:

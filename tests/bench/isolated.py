@@ -23,7 +23,7 @@ from trainables.environment import prepare_process
 
 def main(config: TrialConfig, runtime: Runtime) -> dict[str, Any]:
     """AP by class and weights (files) after each step, and the seconds of evaluations inside steps."""
-    prepare_process(runtime.threads)
+    prepare_process(config.threads)
     steps.evaluate = lambda truth, found, ids: pycocotools_evaluate(copy.deepcopy(truth), found, ids)
     results: list[steps.StepResult] = []
     inside = 0.0

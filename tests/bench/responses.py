@@ -40,7 +40,7 @@ def run(options: list[str]) -> dict[str, float]:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         config, runtime, base = base_step(folder)
-        config, runtime = replace(config, epochs=EPOCHS), replace(runtime, floor=FLOOR)
+        config, runtime = replace(config, epochs=EPOCHS), replace(runtime, floors={"erd": FLOOR})
         facts = {
             dtype: _built(replace(config, response_dtype=dtype), runtime, base) for dtype in ("float32", "float16")
         }

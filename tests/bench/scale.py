@@ -28,11 +28,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from sweeps.samplers import optuna_distribution
 from sweeps.spec import CONFIGS, SweepSpec, load_spec
 from sweeps.work import configured
 from trainables.config import TrialConfig
 from trainables.datasets import Split, Splits
 from trainables.metrics import KINDS
+from trainables.objectives import Aim
 from trainables.store import Store
 from trainables.tune import OBJECTIVE, PROGRESS, _Reporter, events_file, with_parameters
 
@@ -99,11 +101,9 @@ def bare(spec: SweepSpec) -> Iterator[Searching]:
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
-    from sweeps.searcher import optuna_distribution
-
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = {name: optuna_distribution(distribution) for name, distribution in spec.space.items()}
-    search = OptunaSearch(space, metric=OBJECTIVE, mode=spec.mode, seed=spec.seed)
+    search = OptunaSearch(space, metric=OBJECTIVE, mode=spec.objective.direction, seed=spec.seed)
     yield lambda: fit(spec, report_values, search, [])
 
 
@@ -119,11 +119,12 @@ def ours(spec: SweepSpec) -> Iterator[Searching]:
 
     unread = Split(CONFIGS / "erd_digits.yaml", CONFIGS)
     config = configured(spec, Splits(unread, unread, unread, ()), spec.method, spec.all_defaults())
-    trial = tune.with_parameters(report_events, base=config, folder=spec.folder)
+    trial = tune.with_parameters(report_events, bases={spec.method: config}, aim=spec.aim, folder=spec.folder)
     display = Display(Console(file=io.StringIO()))
-    with Tracker(spec.tracking_uri, spec.name, spec.folder) as tracker:
+    with Tracker(spec.tracking_uri, spec.name, spec.folder, spec.study_url) as tracker:
         tracker.start_sweep(spec.text, scope_tags(config), now_ms())
-        recorder = Recorder(spec, config, tracker, display, TrialCount(spec.trials, AT_ONCE, spec.mode))
+        count = TrialCount(spec.trials, AT_ONCE, spec.objective)
+        recorder = Recorder(spec, {spec.method: config}, tracker, display, count)
         yield lambda: fit(spec, trial, IncrementalSearch(spec), [recorder])
         tracker.end_sweep("finished", {}, now_ms())
 
@@ -150,20 +151,20 @@ def report_values(chosen: dict[str, Any]) -> None:
         tune.report({OBJECTIVE: value_of(chosen), PROGRESS: progress})
 
 
-def report_events(chosen: dict[str, Any], base: TrialConfig, folder: Path) -> None:
+def report_events(chosen: dict[str, Any], bases: dict[str, TrialConfig], aim: Aim, folder: Path) -> None:
     """One of our trials, as `trainables.tune` runs it, without the training."""
     from ray import tune
 
-    config = with_parameters(base, chosen)
+    config = with_parameters(bases, chosen)
     Store(folder / "store").get("scale", config.step_identity(0), lambda entry: None)
-    reporter = _Reporter(events_file(folder / "trials", tune.get_context().get_trial_id()), "ap_all")
+    reporter = _Reporter(events_file(folder / "trials", tune.get_context().get_trial_id()), aim)
     for step in range(len(config.scenario.steps)):
         reporter(event_of(config, step, value_of(chosen)))
 
 
 def value_of(chosen: dict[str, Any]) -> float:
     """Some smooth objective, between 0 and 1."""
-    return float(1 / (1 + chosen["method"]["lambda_cls"] + abs(chosen["method"]["alpha_cls"] - 2)))
+    return float(1 / (1 + chosen["erd"]["lambda_cls"] + abs(chosen["erd"]["alpha_cls"] - 2)))
 
 
 def event_of(config: TrialConfig, step: int, value: float) -> dict[str, Any]:

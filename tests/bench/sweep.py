@@ -27,6 +27,7 @@ from search_spaces.distributions import Scalar
 from sweeps import work
 from sweeps.results import searched, typed_params
 from sweeps.spec import CONFIGS, SweepSpec, load_spec
+from sweeps.warm_start import Known
 from tests.bench.processes import Command
 from trainables.config import TrialConfig
 from trainables.store import Store
@@ -118,7 +119,7 @@ def drive(spec_file: str, points: str) -> None:
     from sweeps.progress import Display
     from sweeps.searcher import IncrementalSearch
 
-    runner.IncrementalSearch = partial(IncrementalSearch, points=json.loads(points))
+    runner.IncrementalSearch = partial(IncrementalSearch, known=Known(guesses=json.loads(points)))
     with Display() as display:
         runner.run_sweep(load_spec(Path(spec_file)), False, display)
 
@@ -139,7 +140,7 @@ def _sweep(spec_file: Path, points: Sequence[Point]) -> Sweep:
     spec = load_spec(spec_file)
     found = searched(spec.tracking_uri, spec.name)
     files = [spec.folder / "trials" / trial.trial_id / "events.json" for trial in found]
-    params = [typed_params(spec, trial.params) for trial in found]
+    params = [typed_params(spec, trial.method, trial.params) for trial in found]
     return Sweep(
         wall_s,
         cpu_s,

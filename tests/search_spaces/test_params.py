@@ -133,7 +133,7 @@ def test_a_range_is_narrowed_or_widened(declared: Distribution, change: Any, res
         (
             Uniform(0, 1),
             {"low": 0.1, "lo": 0, "max": 3},
-            "x has unknown keys ['lo', 'max']; available: high, low, step",
+            "x has unknown keys ['lo', 'max']; available: high, low, step, values",
         ),
         (Uniform(0, 1), {"step": 0}, "`step > 0` must hold for x, but got (step=0)"),
         (Uniform(0, 1), {"low": "0"}, "x.low must be a finite number of the parameter's type, but got '0'"),
@@ -141,7 +141,7 @@ def test_a_range_is_narrowed_or_widened(declared: Distribution, change: Any, res
         (Uniform(0, 1), [0, math.inf], "x.high must be a finite number of the parameter's type, but got inf"),
         (Uniform(0, 1), [math.nan, 1], "x.low must be a finite number of the parameter's type, but got nan"),
         (LogUniform(0.1, 1), [0, 1], "`low > 0` must hold for x on a logarithmic scale, but got (low=0)"),
-        (LogUniform(0.1, 1), {"step": 0.1}, "x has unknown keys ['step']; available: high, low"),
+        (LogUniform(0.1, 1), {"step": 0.1}, "x has unknown keys ['step']; available: high, low, values"),
         (IntUniform(1, 9), [1.5, 3], "x.low must be a finite number of the parameter's type, but got 1.5"),
         (IntUniform(1, 9, log=True), [0, 3], "`low > 0` must hold for x on a logarithmic scale, but got (low=0)"),
         (Choice(("a", "b")), ["a", "d", "e"], "x='d' is unknown; available: a, b; x='e' is unknown; available: a, b"),

@@ -21,7 +21,7 @@ from tests.smoke.conftest import Workspace
 
 pytestmark = pytest.mark.smoke
 
-DEFAULTS = {"method/lambda_cls": 1.0, "method/alpha_cls": 2.0, "optim/lr_scale": 1.0}
+DEFAULTS = {"erd/lambda_cls": 1.0, "erd/alpha_cls": 2.0, "optim/lr_scale": 1.0}
 
 
 def artifact(workspace: Workspace, run: Run, name: str) -> str:
@@ -118,7 +118,7 @@ def test_the_champion_is_a_student_alone(swept: Workspace, monkeypatch: pytest.M
     experiment = [client.get_experiment_by_name("small").experiment_id]
     assert len(client.search_runs(experiment, "tags.role = 'final'")) == 2
     (sweep,) = client.search_runs(experiment, "tags.level = 'sweep'")
-    assert {"joint", "finetune", "best found"} <= set(json.loads(artifact(swept, sweep, "result.json")))
+    assert {"joint", "finetune", "best found"} <= set(json.loads(artifact(swept, sweep, "result.json"))["digits/5+5"])
     assert "best found" in artifact(swept, sweep, "report.html")
 
 

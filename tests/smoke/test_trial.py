@@ -18,10 +18,11 @@ from search_spaces.finetune import FinetuneParams
 from search_spaces.optim import TinyOptimParams
 from search_spaces.params import floor
 from trainables.catalog import DETECTORS
-from trainables.config import Runtime, TrialConfig
+from trainables.config import Runtime, Segment, TrialConfig
 from trainables.datasets import DataConfig, Splits, prepare
 from trainables.errors import CheckpointError, TrainingError
 from trainables.export import export, load_exported
+from trainables.history import adopt_state, checkpoint_folder, read_history
 from trainables.scenarios import custom_scenario, named_scenario
 from trainables.step import StepResult
 from trainables.store import Store
@@ -128,7 +129,7 @@ def test_a_trial_that_shares_a_looser_floor_gives_the_same_bits(
     config: TrialConfig, splits: Splits, tmp_path: Path, undisturbed: list[Any]
 ) -> None:
     values = {name: [value] for name, value in config.params.items()} | {"alpha_cls": [0.5, 3.5], "alpha_box": [1, 3]}
-    shared = runtime(splits, tmp_path, floor=floor(ERDParams, values))
+    shared = runtime(splits, tmp_path, floors={"erd": floor(ERDParams, values)})
     assert bits(run_trial(config, shared, lambda event: None)) == undisturbed
 
 
@@ -212,3 +213,44 @@ def test_a_loss_that_is_not_finite_names_step_iteration_and_loss(
     with pytest.raises(TrainingError, match=r"step 2, iteration \d+: must be finite, but loss_\w+ is (nan|inf)"):
         run_trial(wild, runtime(splits, tmp_path), lambda event: None)
     assert not Store(tmp_path).path("steps", wild.step_identity(1)).exists()
+
+
+def changed(config: TrialConfig) -> TrialConfig:
+    """`config` after an epoch under another rate and another weight of its loss."""
+    optim = {**config.optim, "lr_scale": 0.3, "weight_decay": 0.01}
+    return replace(config, schedule=(Segment(1, {**config.params, "lambda_cls": 5.0}, optim),))
+
+
+def test_a_schedule_is_what_a_trial_that_goes_on_from_another_has_behind_it(
+    config: TrialConfig, splits: Splits, tmp_path: Path, undisturbed: list[Any]
+) -> None:
+    whole = bits(run_trial(changed(config), runtime(splits, tmp_path / "whole"), lambda event: None))
+    assert whole[1] != undisturbed[1]
+    (segment,) = changed(config).schedule
+    donor, where = (
+        replace(config, params=segment.params, optim=segment.optim),
+        runtime(splits, tmp_path, report_at=(1,)),
+    )
+    copy = tmp_path / "copy"
+
+    def copied_after_an_epoch(event: dict[str, Any]) -> None:
+        events.append(event)
+        if event["progress"] == 1:
+            with checkpoint_folder(donor, where, events) as folder:
+                shutil.copytree(folder, copy)
+
+    events: list[dict[str, Any]] = []
+    run_trial(donor, where, copied_after_an_epoch)
+    history = read_history(copy)
+    heir = history.continued(config)
+    assert (history.progress, heir) == (1, changed(config))
+    adopt_state(copy, heir, where, history.progress)
+    told: list[int] = []
+    heirs = run_trial(heir, where, lambda event: told.append(event["progress"]))
+    assert bits(heirs) == whole
+    assert heirs[1].facts["images_seen"] == 2 * events[-1]["facts"]["images_seen"] / 3  # two of three epochs
+
+
+def test_who_goes_on_from_itself_is_who_it_was(config: TrialConfig, splits: Splits, tmp_path: Path) -> None:
+    with checkpoint_folder(config, runtime(splits, tmp_path), [{"progress": 2}]) as folder:
+        assert read_history(folder).continued(config) == config

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from sweeps import progress
 from sweeps.progress import Display, TrialCount, duration
+from trainables.objectives import Objective
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_a_count_tells_what_is_done_and_how_long_the_rest_takes(clock: Clock) -> None:
-    count = TrialCount(4, at_once=2, mode="max")
+    count = TrialCount(4, at_once=2, objective=Objective("ap_all"))
     assert count.line() == "0/4 done, 0 running"
     count.start("a")
     count.start("b")
@@ -64,9 +65,9 @@ def test_a_count_tells_what_is_done_and_how_long_the_rest_takes(clock: Clock) ->
     assert count.line() == "4/4 done, 0 running, best 73.0 (trial 0)"
 
 
-@pytest.mark.parametrize(("mode", "best"), [("max", "trial 1"), ("min", "trial 2")])
-def test_the_best_is_the_best_finished_trial(mode: str, best: str) -> None:
-    count = TrialCount(5, 1, mode)
+@pytest.mark.parametrize(("metric", "best"), [("ap_all", "trial 1"), ("forgetting", "trial 2")])
+def test_the_best_is_the_best_finished_trial(metric: str, best: str) -> None:
+    count = TrialCount(5, 1, Objective(metric))
     ends = [("finished", 0.2), ("finished", 0.5), ("finished", 0.1), ("finished", math.nan), ("stopped", 0.9)]
     for number, (verdict, value) in enumerate([*ends, ("stopped", 0.0)]):
         count.end(f"id{number}", verdict, value, f"trial {number}")
@@ -74,7 +75,7 @@ def test_the_best_is_the_best_finished_trial(mode: str, best: str) -> None:
 
 
 def test_a_trial_that_starts_again_is_one_trial(clock: Clock) -> None:
-    count = TrialCount(2, 1, "max")
+    count = TrialCount(2, 1, Objective("ap_all"))
     count.start("a")
     clock.now = 50.0
     count.start("a")

@@ -1,30 +1,22 @@
-"""The report: one page that needs no network, with names that cannot break it."""
+"""The report: one page that needs no network, made of what a real MLflow holds."""
 
 from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from typing import Any
 
-import pytest
+from sweeps.report import sweep_report
+from sweeps.runs import Runs
+from tests.sweeps.sweep_files import text_of
 
-from sweeps.report import write_report
-from sweeps.results import Trial
-from sweeps.spec import parse_spec
-from tests.sweeps.sweep_files import spec_of, text_of
-
-TRIALS = [
-    Trial(0, "a", "finished", {}, {"ap_all": 0.4, "ap_old": 0.5, "ap_new": 0.3}, 0.1),
-    Trial(1, "b", "stopped", {}, {"ap_all": 0.2, "ap_old": 0.25, "ap_new": 0.125}, 0.1),
-    Trial(2, "c", "failed", {}, {}, 0.1),
-]
-ROWS = {
-    "joint": {"ap_all": [0.6], "ap_old": [0.7], "ap_new": [0.5]},
-    "best <found>": {"ap_all": [0.4, 0.5], "ap_old": [0.4, 0.4], "ap_new": [0.4, 0.6], "forgetting": [0.1, 0.2]},
-}
+T0 = 1_700_000_000_000
+HOSTILE = "# </pre><script>alert(1)</script>\n"
+SECTIONS = ["result", "classes", "forgetting", "tradeoff", "parameters", "stopping", "hours", "protocol", "file"]
 
 
 class Page(HTMLParser):
-    """The tags of a page with their attributes, and the texts of its table and its `pre`."""
+    """The tags of a page with their attributes, its sections, and the texts of its tables and its `pre`."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -33,43 +25,116 @@ class Page(HTMLParser):
         self._open: list[str] = []
         self.feed(text)
 
+    @property
+    def sections(self) -> list[str | None]:
+        return [attributes["id"] for tag, attributes in self.tags if tag == "h2"]
+
+    def row(self, first: str) -> list[str]:
+        """The cells of the table row that begins with `first`."""
+        cells = self.texts["td"]
+        return cells[cells.index(first) :][:6]
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self._open:
+            while self._open.pop() != tag:
+                pass
 
     def handle_data(self, data: str) -> None:
         if self._open:
             self.texts.setdefault(self._open[-1], []).append(data)
 
 
-@pytest.fixture(scope="module")
-def page() -> Page:
-    spec = parse_spec(text_of(trials=3) + "# </pre><script>alert(1)</script>\n", "good.yaml")
-    return Page(write_report(spec, TRIALS, ROWS))
+def sweep(uri: str, trials: int, **changes: Any) -> None:
+    """A sweep with references and trials; every third one was stopped, the last one failed."""
+    runs = Runs(uri, "good")
+    text = text_of(search={"lambda_cls": "declared", "cls_loss": ["kl", "l2_logit"]}, **changes) + HOSTILE
+    runs.start_sweep(text, {"scenario": "digits/5+5"}, T0)
+    for name, ap in {"joint": 0.8, "finetune": 0.4, "erd_2023": 0.6}.items():
+        runs.log_reference(name, {"ap_all": 0.9, "ap_new": 0.9}, 0)
+        runs.log_reference(name, {"ap_all": ap, "ap_old": ap, "ap_new": ap, "forgetting": 0.1}, 1)
+    for number in range(trials):
+        lambda_cls, ap = 0.1 * (number + 1), 0.5 + 0.001 * number
+        values = {"erd/lambda_cls": lambda_cls, "erd/cls_loss": ["kl", "l2_logit"][number % 2]}
+        runs.start_trial(str(number), values, {"role": "search", "number": number, "method": "erd"}, T0)
+        matrix = {"classes": list("0123456789"), "ap": [[0.9] * 5, [0.5] * 10]}
+        metrics = {"ap_all": ap, "ap_old": 0.5, "ap_new": 0.6, "forgetting": 0.2}
+        judged = {"objective/ap_all": ap, "objective/forgetting": 0.2, "excess/ap_old_min": 0.25 - ap / 2}
+        verdict = "failed" if number == trials - 1 else "stopped" if number % 3 == 2 else "finished"
+        if verdict == "finished":
+            runs.log_step(str(number), 0, {"ap_all": 0.9}, T0, [], matrix)
+            runs.log_step(str(number), 1, metrics | judged, T0, [], matrix)
+        if verdict == "stopped":
+            runs.log_epoch(str(number), {"ap_all_mid": 0.3, "ap_old_mid": 0.2, "ap_new_mid": 0.4}, 2, T0)
+        runs.log_trial(str(number), {"progress": {"finished": 5, "stopped": 2, "failed": 0}[verdict]}, {}, T0)
+        runs.end_trial(str(number), verdict, T0)  # type: ignore[arg-type]
+    runs.end_sweep("finished", {"core_hours_spent": 1.5, "core_hours_saved_steps": 0.25}, T0)
 
 
-def test_nothing_is_fetched(page: Page) -> None:
-    fetched = [(tag, attrs) for tag, attrs in page.tags if {"src", "href"} & set(attrs)]
-    assert fetched == []
-    assert sum(tag == "script" for tag, _ in page.tags) >= 3
+def test_every_section_is_there_and_nothing_is_fetched(uri: str) -> None:
+    sweep(uri, 7)
+    page = Page(sweep_report(uri, "good"))
+    assert page.sections == SECTIONS
+    assert [(tag, attrs) for tag, attrs in page.tags if {"src", "href"} & set(attrs)] == []
     assert not any(re.search(r"@import|url\(", text) for text in page.texts["style"])
 
 
-def test_names_are_shown_as_they_are(page: Page) -> None:
-    assert "best <found>" in page.texts["td"]
+def test_the_sweep_file_is_shown_as_it_is(uri: str) -> None:
+    sweep(uri, 3)
+    page = Page(sweep_report(uri, "good"))
     assert any("</pre><script>alert(1)</script>" in text for text in page.texts["pre"])
-    assert "found" not in [tag for tag, _ in page.tags]
+    assert [attrs for tag, attrs in page.tags if tag == "script" and attrs] != [{}]
 
 
-def test_the_table_holds_means_in_coco_points(page: Page) -> None:
-    cells = page.texts["td"]
-    row = cells[cells.index("best <found>") :][:5]
-    assert row == ["best <found>", "45.0", "40.0", "50.0", "15.0"]
-    assert cells[:5] == ["joint", "60.0", "70.0", "50.0", "-"]
-    assert "erd on digits/5+5, gfl_r18_tiny: 3 trials, 1 finished." in page.texts["p"][0]
+def test_the_leaderboard_says_how_much_of_the_gap_each_closes(uri: str) -> None:
+    sweep(uri, 7)
+    page = Page(sweep_report(uri, "good"))
+    assert page.row("joint") == ["joint", "80.0", "80.0", "80.0", "10.0", "100 %"]
+    assert page.row("erd_2023")[-1] == "50 %"
+    assert page.row("trial 0 (published defaults)") == [
+        "trial 0 (published defaults)", "50.0", "50.0", "60.0", "20.0", "25 %",
+    ]  # fmt: skip
+    assert "7 trials, 4 finished, 2 stopped, 1 failed" in page.texts["p"][0]
+    assert "2 of 7 trials were stopped early, which spared 6 of 35 epochs (17 %)." in page.texts["p"]
+    assert page.row("spent")[:2] == ["spent", "1.500"]
 
 
-def test_before_a_promotion_and_before_any_trial_there_is_a_page() -> None:
-    page = Page(write_report(spec_of(), []))
-    assert "table" not in [tag for tag, _ in page.tags]
+def test_importances_wait_for_enough_trials(uri: str) -> None:
+    sweep(uri, 50)
+    page = Page(sweep_report(uri, "good"))
+    assert not any("not worth showing" in text for text in page.texts["p"])
+
+
+def test_few_trials_have_no_importances(uri: str) -> None:
+    sweep(uri, 7)
+    page = Page(sweep_report(uri, "good"))
+    told = "4 finished trials; with fewer than 30 importances are not worth showing."
+    assert told in page.texts["p"]
+
+
+def test_several_objectives_have_a_front_and_their_own_columns(uri: str) -> None:
+    sweep(uri, 7, objective=["ap_all", "forgetting"], constraints=["ap_old >= 0.25"])
+    text = sweep_report(uri, "good")
+    assert "Pareto front" in text
+    assert Page(text).row("trial 0 (published defaults)")[0] == "trial 0 (published defaults)"
+
+
+def test_before_any_trial_there_is_a_page(uri: str) -> None:
+    Runs(uri, "good").start_sweep(text_of(), {}, T0)
+    page = Page(sweep_report(uri, "good"))
+    assert page.sections == [section for section in SECTIONS if section != "classes"]
     assert "Sweep good" in page.texts["h1"]
+
+
+def test_it_is_kept_on_the_sweeps_run(uri: str) -> None:
+    from mlflow import MlflowClient
+
+    sweep(uri, 3)
+    sweep_report(uri, "good")
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("good")
+    (run,) = client.search_runs([experiment.experiment_id], "tags.level = 'sweep'")
+    assert "report.html" in [file.path for file in client.list_artifacts(run.info.run_id)]

@@ -66,7 +66,7 @@ def test_reading_creates_nothing(uri: str, tmp_path: Path) -> None:
 
 
 def trial(number: int, state: str = "finished", **ap: float) -> Trial:
-    return Trial(number, f"t{number}", state, {}, ap, 0.1)
+    return Trial(number, f"t{number}", state, "erd", {}, ap | {f"objective/{k}": v for k, v in ap.items()}, 0.1)
 
 
 FOUND = [
@@ -105,21 +105,21 @@ def test_without_a_finished_trial_there_is_no_best() -> None:
 def test_parameters_come_back_from_mlflow_as_they_were(
     runs: Runs, uri: str, method: str, preset: str, detector: str
 ) -> None:
-    spec = replace(spec_of(), method=method, preset=preset, detector=detector)
+    spec = replace(spec_of(), methods={method: preset}, detector=detector)
     values = preset_values(method, preset, detector)
     odd = {"optim/lr_scale": 0.1 + 0.2, "optim/weight_decay": 1e-05}
     texts: dict[str, Scalar] = {**values, **odd, "seed": 0, "config_id": "0123"}
     start(runs, 0, **texts)
     (found,) = searched(uri, "good")
-    typed = typed_params(spec, found.params)
+    typed = typed_params(spec, method, found.params)
     assert typed == {**values, **odd}
     assert {name: type(value) for name, value in typed.items()} == {name: type(v) for name, v in values.items()}
-    built = METHODS[method].params(**{n: typed[f"method/{n}"] for n in params_of(METHODS[method].params)})
+    built = METHODS[method].params(**{n: typed[f"{method}/{n}"] for n in params_of(METHODS[method].params)})
     assert asdict(built) == asdict(METHODS[method].presets[preset])
     assert DETECTORS[detector].optim(**{n: typed[f"optim/{n}"] for n in params_of(DETECTORS[detector].optim)})
 
 
 @pytest.mark.parametrize("value", [True, False])
 def test_switches_come_back_as_switches(value: bool) -> None:
-    texts = {name: str(text) for name, text in spec_of().all_defaults().items()} | {"method/average_eps": str(value)}
-    assert typed_params(spec_of(), texts)["method/average_eps"] is value
+    texts = {name: str(text) for name, text in spec_of().all_defaults().items()} | {"erd/average_eps": str(value)}
+    assert typed_params(spec_of(), "erd", texts)["erd/average_eps"] is value

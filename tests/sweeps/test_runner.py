@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sweeps.progress import Display
-from sweeps.runner import restorable, run_sweep, rungs
+from sweeps.runner import restorable, run_sweep
+from sweeps.schedulers import rungs
 from sweeps.spec import SweepSpec
 from tests.sweeps.sweep_files import spec_of
 from trainables.errors import CheckpointError, SpecError
@@ -26,6 +27,9 @@ from trainables.files import write_json
         ("digits/2+2+2+2+2", 5, {}, (5, 15)),
         ("digits/2+2+2+2+2", 5, {"reduction_factor": 2}, (5, 10)),
         ("digits/2+2+2+2+2", 5, {"name": "none", "grace": 2}, ()),
+        ("digits/2+2+2+2+2", 5, {"name": "hyperband"}, (5, 15)),
+        ("digits/4+3+3", 4, {"name": "median", "grace": 3}, (3, 4, 5, 6, 7)),
+        ("digits/4+3+3", 4, {"name": "median"}, (4, 5, 6, 7)),
     ],
 )
 def test_rungs_grow_by_the_factor_and_end_before_the_end(

@@ -20,7 +20,7 @@ from sweeps.connection import TrackingError, connect
 from sweeps.runs import Runs, Scalar
 
 SCOPE: dict[str, Scalar] = {"scenario": "digits/5+5", "detector": "gfl_r18", "method": "erd"}
-PARAMS: dict[str, Scalar] = {"method/lambda_cls": 1.0, "optim/lr_scale": 0.5, "seed": 0, "config_id": "0123"}
+PARAMS: dict[str, Scalar] = {"erd/lambda_cls": 1.0, "optim/lr_scale": 0.5, "seed": 0, "config_id": "0123"}
 METRICS = {"ap_all": 0.4, "ap_old": math.nan, "loss_cls": 0.7}
 TABLE: list[dict[str, Scalar]] = [
     {"class": "0", "ap": 0.4, "ap_small": math.nan},
@@ -79,7 +79,7 @@ def test_runs_nest_and_carry_their_tags(uri: str) -> None:
 def test_a_trial_holds_params_curves_and_the_metrics_of_each_step(uri: str) -> None:
     run_sweep(uri)
     trial = the_run(uri, level="trial")
-    assert trial.data.params == {"method/lambda_cls": "1.0", "optim/lr_scale": "0.5", "seed": "0", "config_id": "0123"}
+    assert trial.data.params == {"erd/lambda_cls": "1.0", "optim/lr_scale": "0.5", "seed": "0", "config_id": "0123"}
     assert points(uri, trial, "epoch/loss") == [(1, 2.0), (2, 1.0)]
     assert points(uri, trial, "ap_all") == [(0, 0.4), (1, 0.4)]
     assert "ap_old" not in trial.data.metrics

@@ -16,13 +16,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from ray import cloudpickle
 
-from search_spaces.distributions import Choice, Distribution, IntUniform, LogUniform, Uniform
-from sweeps.searcher import IncrementalSearch, optuna_distribution
+from sweeps.searcher import IncrementalSearch
 from sweeps.spec import SweepSpec
 from sweeps.study import study_file
 from tests.sweeps.sweep_files import spec_of
 from trainables.catalog import METHODS
-from trainables.tune import OBJECTIVE, PROGRESS
+from trainables.tune import EXCESSES, OBJECTIVE, PROGRESS, VALUES
 
 pytestmark = pytest.mark.smoke  # it loads Ray
 
@@ -57,7 +56,7 @@ def flat(suggested: Any) -> dict[str, Any]:
 
 
 def result(progress: int, value: float) -> dict[str, Any]:
-    return {PROGRESS: progress, OBJECTIVE: value, "training_iteration": 77, "done": True}
+    return {PROGRESS: progress, OBJECTIVE: value, VALUES: [value], EXCESSES: [], "training_iteration": 77}
 
 
 def run(searcher: IncrementalSearch, trial_id: str, *values: float, stopped: bool = False) -> None:
@@ -69,37 +68,22 @@ def run(searcher: IncrementalSearch, trial_id: str, *values: float, stopped: boo
     searcher.on_trial_complete(trial_id, result(len(values), values[-1]))
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs"),
-    [
-        (Uniform(0.0, 1.0, 0.25), optuna.distributions.FloatDistribution(0.0, 1.0, step=0.25)),
-        (Uniform(0.0, 1.0), optuna.distributions.FloatDistribution(0.0, 1.0)),
-        (LogUniform(0.1, 1.0, zero=True), optuna.distributions.FloatDistribution(0.1, 1.0, log=True)),
-        (IntUniform(1, 9, log=True), optuna.distributions.IntDistribution(1, 9, log=True)),
-        (Choice((True, "x", 3)), optuna.distributions.CategoricalDistribution((True, "x", 3))),
-    ],
-)
-def test_ranges_in_optunas_terms(ours: Distribution, theirs: object) -> None:
-    assert optuna_distribution(ours) == theirs
-
-
 @pytest.mark.parametrize("preset", [name for name in METHODS["erd"].presets if name != "erd_2022"])
 def test_trial_0_is_the_preset_and_the_next_one_is_not(tmp_path: Path, preset: str) -> None:
     searcher, spec = search_of(tmp_path, preset=preset)
     first = searcher.suggest("t0")
-    assert set(first) == {"method", "optim"}
-    assert flat(first) == spec.defaults()
+    assert set(first) == {"erd", "optim"}
+    assert flat(first) == spec.first_points()[0]
     assert searcher.suggest("t0") == first
-    assert flat(searcher.suggest("t1")) != spec.defaults()
+    assert flat(searcher.suggest("t1")) != spec.first_points()[0]
 
 
 def test_trial_0_is_the_preset_even_outside_the_range(tmp_path: Path) -> None:
     searcher, spec = search_of(tmp_path, search={"lambda_cls": [2.0, 5.0], "alpha_cls": {"low": 0.6, "high": 3.35}})
-    with pytest.warns(UserWarning, match="out of range"):
-        assert flat(searcher.suggest("t0")) == {"method/lambda_cls": 1.0, "method/alpha_cls": 2.0}
+    assert flat(searcher.suggest("t0")) == {"erd/lambda_cls": 1.0, "erd/alpha_cls": 2.0}
     searcher.on_trial_complete("t0", result(4, 0.5))
     for number in range(1, 9):  # more than the random ones at the start
-        assert 2.0 <= flat(searcher.suggest(f"t{number}"))["method/lambda_cls"] <= 5.0
+        assert 2.0 <= flat(searcher.suggest(f"t{number}"))["erd/lambda_cls"] <= 5.0
         searcher.on_trial_complete(f"t{number}", result(4, 0.1 * number))
     assert trials_of(spec)[0].value == 0.5
 
@@ -109,7 +93,7 @@ def test_suggestions_stay_in_the_space_with_their_types(search: Search) -> None:
     for number in range(12):
         for name, value in flat(searcher.suggest(f"t{number}")).items():
             assert spec.space[name].problem(name, value) is None
-            assert type(value) is type(spec.defaults()[name])
+            assert type(value) is type(spec.first_points()[0][name])
         searcher.on_trial_complete(f"t{number}", result(4, number / 12))
 
 
@@ -183,7 +167,7 @@ def test_the_same_seed_asks_the_same(tmp_path: Path) -> None:
 def test_sweeps_on_one_storage_have_studies_of_their_own(tmp_path: Path) -> None:
     run(search_of(tmp_path, name="one")[0], "t0", 0.1, 0.1, 0.1, 0.1)
     searcher, spec = search_of(tmp_path, name="two")
-    assert flat(searcher.suggest("t0")) == spec.defaults()
+    assert flat(searcher.suggest("t0")) == spec.first_points()[0]
 
 
 def interrupted(folder: Path) -> SweepSpec:

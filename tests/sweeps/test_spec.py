@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from search_spaces.distributions import Choice, LogUniform, Uniform
-from sweeps.spec import CONFIGS, load_spec, parse_spec, preset_values
+from sweeps.spec import CONFIGS, load_spec, load_specs, parse_spec, preset_values
 from sweeps.spec_file import Data, Groups, SweepFile
 from sweeps.spec_parameters import flat_names
 from sweeps.work import base_config, compared
@@ -20,6 +20,7 @@ from tests.sweeps.sweep_files import GOOD, spec_of, text_of
 from trainables.catalog import DETECTORS, METHODS
 from trainables.datasets import DataConfig, Split, Splits
 from trainables.errors import SpecError
+from trainables.objectives import Aim, Constraint, Objective
 
 
 def problems_of(**changes: Any) -> tuple[str, ...]:
@@ -58,13 +59,13 @@ def test_every_shipped_sweep_file_loads() -> None:
     for path in paths:
         spec = load_spec(path)
         assert spec.name == path.stem
-        assert set(spec.defaults()) == set(spec.space)
+        assert set(spec.first_points()[0]) == set(spec.space)
 
 
 def test_what_is_left_out_comes_from_recipe_preset_and_working_folder(tmp_path: Path) -> None:
     spec, recipe = spec_of(), DETECTORS["gfl_r18_tiny"].recipe
     assert (spec.base_epochs, spec.epochs, spec.batch_size) == (recipe.base_epochs, recipe.epochs, recipe.batch_size)
-    assert (spec.preset, spec.objective, spec.mode, spec.compare) == ("fixed", "ap_all", "max", ("finetune",))
+    assert (spec.methods, spec.aim, spec.compare) == ({"erd": "fixed"}, Aim((Objective("ap_all"),)), ("finetune",))
     assert spec.data == DataConfig(kind="digits")
     assert spec.storage == tmp_path / "runs"
     assert spec.folder == tmp_path / "runs" / "sweeps" / "good"
@@ -87,16 +88,16 @@ def test_ranges_and_defaults() -> None:
         preset="erd_2023",
     )
     assert spec.space == {
-        "method/lambda_cls": LogUniform(0.02, 20.0, zero=True),
-        "method/alpha_box": Uniform(1.0, 3.5, 0.5),
-        "method/cls_loss": Choice(("kl", "l2_logit")),
+        "erd/lambda_cls": LogUniform(0.02, 20.0, zero=True),
+        "erd/alpha_box": Uniform(1.0, 3.5, 0.5),
+        "erd/cls_loss": Choice(("kl", "l2_logit")),
     }
-    assert spec.constants == {"method/alpha_cls": 2.0, "optim/weight_decay": 0.01}
-    assert spec.defaults() == {"method/lambda_cls": 1.0, "method/alpha_box": 2.0, "method/cls_loss": "l2_logit"}
-    assert isinstance(spec.constants["method/alpha_cls"], float)  # 2 and 2.0 would be two configurations
+    assert spec.constants == {"erd/alpha_cls": 2.0, "optim/weight_decay": 0.01}
+    assert spec.first_points()[0] == {"erd/lambda_cls": 1.0, "erd/alpha_box": 2.0, "erd/cls_loss": "l2_logit"}
+    assert isinstance(spec.constants["erd/alpha_cls"], float)  # 2 and 2.0 would be two configurations
     everything = spec.all_defaults()
     assert everything == {**preset_values("erd", "erd_2023", "gfl_r18_tiny"), **spec.constants}
-    assert everything["method/cls_reduction"] == "sum_images"
+    assert everything["erd/cls_reduction"] == "sum_images"
 
 
 def test_tables_have_a_budget_and_a_precision() -> None:
@@ -134,7 +135,7 @@ def test_numbers_with_an_exponent_are_numbers() -> None:
     spec = parse_spec(text, "sweep.yaml")
     assert spec.space == {
         "optim/weight_decay": LogUniform(1e-3, 5e-2),
-        "method/lambda_cls": LogUniform(0.1, 20.0, zero=True),
+        "erd/lambda_cls": LogUniform(0.1, 20.0, zero=True),
     }
 
 
@@ -163,7 +164,7 @@ def test_yaml_anchors_and_merges_work() -> None:
     )
     spec = parse_spec(text, "sweep.yaml")
     assert (spec.epochs, spec.promotion.base_epochs, spec.promotion.epochs) == (3, 2, 4)
-    assert spec.space["method/lambda_box"] == spec.space["method/lambda_cls"]
+    assert spec.space["erd/lambda_box"] == spec.space["erd/lambda_cls"]
 
 
 def test_identity_follows_the_content_and_not_the_comments() -> None:
@@ -178,6 +179,114 @@ def test_identity_follows_the_content_and_not_the_comments() -> None:
 )
 def test_a_scheduler_can_be_switched_off_by_its_name(scheduler: Any, epochs: int) -> None:
     assert spec_of(scheduler=scheduler, training={"epochs": epochs}).scheduler.name == scheduler["name"]
+
+
+def test_objectives_and_constraints_in_every_form() -> None:
+    weighted = {"metric": "ap_avg", "over": [0.25, 0.75]}
+    spec = spec_of(scenario="digits/4+3+3", objective=["ap_all", {"metric": "forgetting", "over": "mean"}, weighted],
+                   constraints=["forgetting<=5e-2", "params_trainable <= 400000"])  # fmt: skip
+    assert spec.aim.objectives == (
+        Objective("ap_all"), Objective("forgetting", "mean"), Objective("ap_avg", (0.25, 0.75)),
+    )  # fmt: skip
+    assert spec.aim.constraints == (
+        Constraint("forgetting", "<=", 0.05), Constraint("params_trainable", "<=", 400000.0),
+    )  # fmt: skip
+    assert spec.scheduler.name == "none"
+    assert spec_of(objective={"metric": "ap_all"}).aim == spec_of(objective="ap_all").aim == spec_of().aim
+
+
+def test_several_methods_have_each_their_own_parameters_and_preset() -> None:
+    spec = spec_of(
+        method=["erd", "finetune"],
+        preset={"erd": "erd_2023"},
+        search={"lambda_cls": "declared", "new_row_init": "declared",
+                "finetune/new_row_init": ["focal_prior", "mean_old"]},
+        fixed={"loss_scope": "new_slice"},
+    )  # fmt: skip
+    assert spec.methods == {"erd": "erd_2023", "finetune": "default"}
+    assert spec.space["method"] == Choice(("erd", "finetune"))
+    assert spec.space["finetune/new_row_init"] == Choice(("focal_prior", "mean_old"))
+    assert len(spec.space["erd/new_row_init"].values) == 3
+    assert spec.first_points() == [
+        {"method": "erd", "erd/lambda_cls": 1.0, "erd/new_row_init": "torch_default"},
+        {"method": "finetune", "finetune/new_row_init": "focal_prior"},
+    ]
+    assert spec.all_defaults("finetune")["finetune/loss_scope"] == "new_slice"
+    assert "finetune/loss_scope" not in spec.all_defaults("erd")
+
+
+def test_the_first_increment_stands_for_the_chain_in_the_search_alone() -> None:
+    spec = spec_of(scenario="digits/4+3+3", budget={"steps": "first"}, report_on="digits/5+5")
+    assert spec.scenario.steps == spec.whole_scenarios[0].steps[:2]
+    assert spec.max_progress == spec.epochs
+    assert [scenario.name for scenario in spec.report_scenarios] == ["digits/5+5"]
+    assert spec.protocol == ("tuned on digits/4+3+3: first increment (tune split); reported on digits/5+5 (test split)")
+    assert spec_of().protocol == "tuned on digits/5+5 (tune split); reported on the same scenario (test split)"
+
+
+def test_the_study_is_shown_in_a_database_beside_the_sweep() -> None:
+    assert spec_of().study_url == f"sqlite:///{spec_of().folder}/study.db"
+    assert spec_of(study="postgresql+psycopg://me@host/optuna").study_url == "postgresql+psycopg://me@host/optuna"
+
+
+def test_pooled_scenarios_are_one_sweep_the_shortest_first(tmp_path: Path) -> None:
+    path = tmp_path / "pooled.yaml"
+    path.write_text(text_of(scenario=None, scenarios=["digits/4+3+3", "digits/5+5"], pooled="worst"))
+    (spec,) = load_specs(path)
+    assert [scenario.name for scenario in spec.scenarios] == ["digits/5+5", "digits/4+3+3"]
+    assert spec.max_progress == 3 * spec.epochs
+    assert spec.aim.line == "worst over scenarios of ap_all"
+    assert spec.report_scenarios == spec.whole_scenarios == spec.scenarios
+    assert spec.protocol == (
+        "tuned on digits/5+5, digits/4+3+3 (tune split); reported on the same scenarios (test split)"
+    )
+
+
+def test_several_scenarios_are_a_sweep_each(tmp_path: Path) -> None:
+    path = tmp_path / "both.yaml"
+    path.write_text(text_of(name="both", scenario=None, scenarios=["digits/5+5", {"named": "digits/4+3+3"}]))
+    first, second = load_specs(path)
+    assert (first.name, second.name) == ("both.digits-5-5", "both.digits-4-3-3")
+    assert (first.scenario.name, second.scenario.name) == ("digits/5+5", "digits/4+3+3")
+    assert parse_spec(second.text, "x") == second
+    path.write_text(text_of())
+    assert load_specs(path) == [spec_of()]
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        ({"scenarios": ["digits/5+5"], "scenario": None}, ["scenarios: needs a list of at least two; "]),
+        ({"scenarios": ["digits/5+5", "digits/5+5"], "scenario": None}, ["scenarios: must all differ, but got "]),
+        ({"scenarios": ["digits/5+5", "digits/5+6"], "scenario": None}, ["scenario: 'digits/5+6' is unknown; "]),
+        (
+            {"scenarios": ["digits/5+5", "digits/4+3+3"], "scenario": None, "trials": 0, "seed": -1},
+            ["trials: input should be", "seed: input should be"],
+        ),
+        ({"scenarios": "digits/5+5", "scenario": None}, ["scenarios: input should be a valid list"]),
+        (
+            {"scenarios": ["digits/5+5", "digits/5+6"], "scenario": None, "pooled": "mean"},
+            ["scenario: 'digits/5+6' is unknown; "],
+        ),
+        (
+            {
+                "scenarios": ["digits/5+5", "digits/4+3+3"],
+                "scenario": None,
+                "pooled": "rank",
+                "objective": ["ap_new", "forgetting"],
+            },
+            ["pooled: `rank` is of one objective, but there are several"],
+        ),
+    ],
+)
+def test_mistakes_with_several_scenarios(changes: dict[str, Any], lines: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "both.yaml"
+    path.write_text(text_of(**changes))
+    with pytest.raises(SpecError) as raised:
+        load_specs(path)
+    told = raised.value.problems
+    assert len(told) == len(lines)
+    assert all(any(one.startswith(line) for one in told) for line in lines)
 
 
 # Data.
@@ -314,7 +423,60 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"compare": ["erd/erd_2022"]}, "compare: `batch_size = 2` must hold for 'erd/erd_2022', but got 16"),
     ({"compare": ["finetun"]}, "compare: 'finetun' is unknown; did you mean 'finetune'? available: "),
     ({"objective": "ap_al"}, "objective: 'ap_al' is unknown; did you mean 'ap_all'? available: "),
-    ({"scheduler": {"name": "hyperband"}}, "scheduler.name: input should be 'asha' or 'none', but got 'hyperband'"),
+    ({"objective": []}, "objective: value should have at least 1 item"),
+    ({"objective": ["ap_all", "ap_al"]}, "objective: 'ap_al' is unknown; did you mean 'ap_all'? available: "),
+    ({"objective": ["ap_all", "ap_all"]}, "objective: must all differ, but got ap_all, ap_all"),
+    ({"objective": {"metric": "ap_all", "ower": "mean"}}, "objective.0.ower: unknown key; did you mean 'over'? "),
+    ({"objective": {"metric": "ap_all", "over": "max"}}, "objective.0.over: input should be "),
+    ({"objective": {"metric": "ap_all", "over": [1.0, 2.0]}}, "objective.over: needs a weight for each of the 1 "),
+    ({"objective": {"metric": "ap_all", "over": [0.0]}}, "objective.over: weights must be 0 or more, and not all 0"),
+    ({"constraints": ["forgetting < 0.05"]}, "constraints: must be like `forgetting <= 0.05`, with <= or >= and a "),
+    ({"constraints": ["forgetting <= nan"]}, "constraints: must be like `forgetting <= 0.05`, with <= or >= and a "),
+    ({"constraints": ["forgeting <= 0.05"]}, "constraints: 'forgeting' is unknown; did you mean 'forgetting'? "),
+    ({"constraints": "forgetting <= 0.05"}, "constraints: input should be a valid list, but got 'forgetting <= 0.05'"),
+    ({"pooled": "mean"}, "pooled: acts only with several `scenarios`, but there are 0"),
+    ({"scenarios": ["digits/5+5"], "pooled": "mean"}, "scenario: and `scenarios` must not both be given"),
+    ({"sampler": "tpee"}, "sampler: 'tpee' is unknown; did you mean 'tpe'? available: tpe, gp, cmaes, "),
+    (
+        {"sampler": "cmaes", "objective": ["ap_new", "forgetting"]},
+        "sampler: 'cmaes' takes one objective, but got 2; available: tpe, gp, ",
+    ),
+    ({"sampler": "cmaes", "constraints": ["ap_old >= 0.5"]}, "sampler: 'cmaes' takes no constraints; available: "),
+    (
+        {"sampler": "grid", "search": {"lambda_cls": "declared"}},
+        "search.erd/lambda_cls: a grid needs choices, `{values: [...]}` or a `step`, but got a range",
+    ),
+    ({"search": {"lambda_cls": {"values": []}}}, "search.lambda_cls: lambda_cls takes `values` alone, a list, but "),
+    ({"search": {"lambda_cls": {"values": [1, -1]}}}, "search.lambda_cls: `0.02 <= lambda_cls <= 20` must hold, but "),
+    ({"method": ["erd", "erd"]}, "method: must all differ, but got erd, erd"),
+    ({"method": ["erd", "finetun"]}, "method: 'finetun' is unknown; did you mean 'finetune'? available: "),
+    ({"method": []}, "method: value should have at least 1 item"),
+    ({"method": ["erd", "finetune"], "preset": "fixed"}, "preset: with several methods, must name the method of each"),
+    ({"preset": {"finetune": "default"}}, "preset.finetune: the sweep has no such method; available: erd"),
+    (
+        {"method": ["erd", "finetune"], "search": {"lamda_cls": "declared"}},
+        "search.lamda_cls: none of the methods erd, finetune on 'gfl_r18_tiny' has such a parameter; did you mean ",
+    ),
+    (
+        {"search": {"select": ["elastic", "all"], "topk": "declared"}},
+        "search.topk: acts only with select: topk, but search.select has elastic, all",
+    ),
+    ({"scheduler": {"name": "bohb"}}, "scheduler.name: input should be 'asha', 'hyperband', 'median', 'pbt' or 'none'"),
+    (
+        {"scheduler": {"name": "asha"}, "objective": ["ap_new", "forgetting"]},
+        "scheduler.name: must be `none` with several objectives or a cost, but got asha",
+    ),
+    ({"scheduler": {"name": "pbt"}, "method": ["erd", "finetune"]}, "scheduler.name: pbt trains one method, but "),
+    ({"budget": {"hours": 0}}, "budget.hours: input should be greater than 0, but got 0"),
+    ({"budget": {"gpu_hours": 1.0}}, "budget.gpu_hours: acts only where `resources.gpu` is above 0"),
+    ({"budget": {"patience": 3}, "objective": ["ap_new", "forgetting"]}, "budget.patience: acts only with one obj"),
+    ({"budget": {"steps": "two"}}, "budget.steps: input should be 'first' or 'all', but got 'two'"),
+    ({"seeds": 3, "objective": ["ap_new", "forgetting"]}, "seeds: leaders are ranked by one objective, but there are"),
+    ({"report_on": "digits/5+6"}, "report_on: 'digits/5+6' is unknown; available: "),
+    ({"report_on": "digits/10"}, "report_on: needs at least two steps, but digits/10 has 1"),
+    ({"report_on": "coco/40+40"}, "report_on: must have the data's classes, but airplane, "),
+    ({"study": "mysql://me@host/optuna"}, "study: must be `sqlite:///<file>` or `postgresql+psycopg://"),
+    ({"study": "postgresql://me:secret@host/optuna"}, "study: must hold no password, since sweep files are recorded"),
     ({"scheduler": {"grace": 5}}, "scheduler.grace: `grace < 5` (epochs of all incremental steps) must hold, "),
     ({"resources": {"gpu": 1.5}}, "resources.gpu: must be a whole number above 1, but got 1.5"),
     ({"resources": {"gpu": float("inf")}}, "resources.gpu: input should be a finite number, but got inf"),
@@ -364,7 +526,7 @@ def test_a_mistake_in_one_key_hides_no_mistake_in_another() -> None:
         key = next(iter(one))
         other = {"trials": 0} if key != "trials" else {"seed": -1}
         assert any(line.startswith(f"{next(iter(other))}: input") for line in problems_of(**one, **other))
-        if key not in ("objective", "trails"):
+        if "objective" not in one and key != "trails":
             assert any(line.startswith("objective: ") for line in problems_of(**one, objective="ap"))
 
 
@@ -402,7 +564,7 @@ def test_a_missing_file_lists_the_shipped_ones(tmp_path: Path) -> None:
 def test_parameters_of_method_and_optimisation_never_share_a_name() -> None:
     for method in METHODS:
         for name, detector in DETECTORS.items():
-            flat = flat_names(method, name)
+            flat = [known for known in flat_names([method], name) if "/" not in known]
             assert len(flat) == len(dataclasses.fields(METHODS[method].params)) + len(
                 dataclasses.fields(detector.optim)
             )

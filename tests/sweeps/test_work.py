@@ -45,28 +45,28 @@ def splits(tmp_path: Path) -> Splits:
     ],
 )
 def test_the_floor_of_a_search(search: dict[str, Any], fixed: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert response_floor(spec_of(search=search, fixed=fixed)) == expected
+    assert response_floor(spec_of(search=search, fixed=fixed), "erd") == expected
 
 
 def test_a_range_in_whole_numbers_has_the_same_floor() -> None:
-    whole, broken = (response_floor(spec_of(search={"alpha_cls": ends})) for ends in ([1, 3], [1.0, 3.0]))
+    whole, broken = (response_floor(spec_of(search={"alpha_cls": ends}), "erd") for ends in ([1, 3], [1.0, 3.0]))
     assert whole == broken
     assert {name: type(value) for name, value in whole.items()} == {name: type(value) for name, value in broken.items()}
 
 
 def test_the_floor_covers_every_trial_that_the_search_proposes() -> None:
     spec = spec_of(search={"alpha_cls": [0.75, 3.0], "alpha_box": "declared", "nms_iou": "declared"})
-    search, loosest = IncrementalSearch(spec), response_floor(spec)
-    defaults = {name.removeprefix("method/"): value for name, value in spec.all_defaults().items() if "method" in name}
+    search, loosest = IncrementalSearch(spec), response_floor(spec, "erd")
+    defaults = {name.removeprefix("erd/"): value for name, value in spec.all_defaults().items() if "erd/" in name}
     for number in range(12):
-        chosen = search.suggest(str(number))["method"]
+        chosen = search.suggest(str(number))["erd"]
         assert covers(METHODS[spec.method].params, loosest, defaults | chosen)
 
 
 def test_tables_reach_the_trial_and_where_it_runs(splits: Splits) -> None:
     spec = spec_of(tables={"budget_gb": 0.5, "responses": "float16"}, search={"alpha_cls": "declared"})
     where = runtime(spec, splits)
-    assert (where.table_budget_gb, where.floor) == (0.5, OWN | {"alpha_cls": 0.5})
+    assert (where.table_budget_gb, where.floors) == (0.5, {"erd": OWN | {"alpha_cls": 0.5}})
     assert base_config(spec, splits).response_dtype == "float16"
     assert base_config(spec_of(), splits).response_dtype == "float32"
 

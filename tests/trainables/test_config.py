@@ -12,7 +12,7 @@ from search_spaces.erd import PRESETS
 from search_spaces.optim import TinyOptimParams
 from trainables import config as config_module
 from trainables.catalog import DETECTORS
-from trainables.config import Runtime, TrialConfig
+from trainables.config import Runtime, Segment, TrialConfig, under_schedule
 from trainables.scenarios import Scenario, named_scenario
 
 CONFIG = TrialConfig(
@@ -34,6 +34,7 @@ OF_THE_BASE_STEP: dict[str, Any] = {
     "base_seed": 1,
     "pretrained": "resnet18.pth",
     "device": "cuda",
+    "threads": 2,
     "ema_momentum": 0.001,
 }
 OF_LATER_STEPS: dict[str, Any] = {
@@ -48,7 +49,7 @@ STEPS = range(len(CONFIG.scenario.steps))
 
 
 def test_every_field_is_turned() -> None:
-    assert {"scenario"} | set(OF_THE_BASE_STEP) | set(OF_LATER_STEPS) == {
+    assert {"scenario", "schedule"} | set(OF_THE_BASE_STEP) | set(OF_LATER_STEPS) == {
         f.name for f in dataclasses.fields(TrialConfig)
     }
 
@@ -116,7 +117,7 @@ def test_names_and_the_order_of_keys_do_not_count() -> None:
 
 def test_what_does_not_change_numbers_is_not_part_of_a_configuration() -> None:
     of_runtime = {f.name for f in dataclasses.fields(Runtime)}
-    assert {"store", "threads", "workers", "evaluate_on", "report_at", "floor", "table_budget_gb"} <= of_runtime
+    assert {"store", "workers", "evaluate_on", "report_at", "floors", "table_budget_gb"} <= of_runtime
     assert not of_runtime & {f.name for f in dataclasses.fields(TrialConfig)}
 
 
@@ -157,3 +158,44 @@ def test_one_clock_counts_incremental_epochs() -> None:
     clock = [CONFIG.progress_at(step, epoch) for step in STEPS for epoch in range(1, CONFIG.epochs + 1)]
     assert clock == [0] * 5 + list(range(1, 11))
     assert CONFIG.progress_at(2) == CONFIG.progress_at(1, CONFIG.epochs)
+
+
+EARLY, LATE = dict(CONFIG.params) | {"lambda_cls": 0.5}, dict(CONFIG.params) | {"lambda_cls": 0.1}
+
+
+def scheduled(*before: tuple[int, dict[str, Any]]) -> TrialConfig:
+    """`CONFIG`, whose steps of five epochs end at 5 and 10, after other parameters."""
+    return replace(CONFIG, schedule=tuple(Segment(until, params, CONFIG.optim) for until, params in before))
+
+
+def test_what_acted_before_counts_from_the_step_on_in_which_it_acted() -> None:
+    turned = scheduled((7, EARLY))
+    assert turned.step_identity(0) == CONFIG.step_identity(0)
+    assert turned.step_identity(1) == replace(CONFIG, params=EARLY).step_identity(1)  # all of the step under it
+    assert turned.step_identity(2) not in (CONFIG.step_identity(2), replace(CONFIG, params=EARLY).step_identity(2))
+    assert scheduled((3, EARLY)).step_identity(1) != scheduled((4, EARLY)).step_identity(1)
+
+
+def test_what_changes_nothing_is_no_schedule() -> None:
+    same = scheduled((3, dict(CONFIG.params)), (6, dict(CONFIG.params)))
+    assert all(same.step_identity(step) == CONFIG.step_identity(step) for step in STEPS)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expected"),
+    [
+        (0, 10, [(3, 0.5), (7, 0.1), (10, 1.0)]),
+        (0, 5, [(3, 0.5), (5, 0.1)]),
+        (5, 10, [(7, 0.1), (10, 1.0)]),
+        (7, 10, [(10, 1.0)]),
+        (0, 3, [(3, 0.5)]),
+    ],
+)
+def test_segments_are_what_acts_between_two_times(first: int, last: int, expected: list[tuple[int, float]]) -> None:
+    found = scheduled((3, EARLY), (7, LATE)).segments(first, last)
+    assert [(one.until, one.params["lambda_cls"]) for one in found] == expected
+
+
+def test_a_trial_that_changed_on_its_way_is_promoted_as_it_was() -> None:
+    acted = scheduled((3, EARLY)).segments(0, 10)
+    assert under_schedule(replace(CONFIG, params=LATE), acted) == scheduled((3, EARLY))

@@ -103,6 +103,7 @@ OF_THE_TRIAL: dict[str, tuple[Any, frozenset[str]]] = {
     "base_seed": (1, SAID),
     "pretrained": ("resnet18.pth", SAID),
     "ema_momentum": (0.01, SAID),
+    "threads": (2, SAID),
     "device": ("cuda", SAID),
     "response_dtype": ("float16", SAID),
 }
@@ -111,10 +112,9 @@ OF_THE_RUNTIME: dict[str, tuple[Any, frozenset[str]]] = {
     "store": (None, NONE),
     "evaluate_on": ("test", NONE),
     "report_at": ((1,), NONE),
-    "threads": (2, NONE),
     "workers": (1, NONE),
-    "floor": ({"alpha_cls": 1.0, "alpha_box": 2.0, "select": "elastic", "stat_scope": "all_levels",
-               "box_response": "max_logit"}, SAID),
+    "floors": ({"erd": {"alpha_cls": 1.0, "alpha_box": 2.0, "select": "elastic", "stat_scope": "all_levels",
+                        "box_response": "max_logit"}}, SAID),
     "table_budget_gb": (0.5, NONE),
 }  # fmt: skip
 
@@ -182,7 +182,7 @@ def test_trials_above_the_floor_of_their_sweep_share_its_table(
     config: TrialConfig, runtime: Runtime, tmp_path: Path
 ) -> None:
     floor = OF_THE_RUNTIME["floor"][0]
-    shared = replace(runtime, store=tmp_path, floor=floor)
+    shared = replace(runtime, store=tmp_path, floors={"erd": floor})
     first = built(config, shared)
     for own in ({"alpha_cls": 1.0}, {"alpha_cls": 3.5, "nms_iou": 0.5}, {"alpha_box": 3.0, "lambda_cls": 9.0}):
         assert built(replace(config, params=ERD | own), shared) == first

@@ -157,16 +157,18 @@ def test_the_floor_of_a_sweep_serves_the_trials_that_it_covers(even: Splits) -> 
     own |= {"box_response": "max_logit"}
     sweeps = own | {"alpha_cls": 0.5}
     assert response_floor(config_of(even), runtime_of(even)) == own
-    assert response_floor(config_of(even), runtime_of(even, floor=sweeps)) == sweeps
+    assert response_floor(config_of(even), runtime_of(even, floors={"erd": sweeps})) == sweeps
     looser, other = ERD | {"alpha_box": 1.0}, ERD | {"box_response": "max_prob"}
-    assert response_floor(config_of(even, params=looser), runtime_of(even, floor=sweeps)) == own | {"alpha_box": 1.0}
-    assert response_floor(config_of(even, params=other), runtime_of(even, floor=sweeps)) == own | {
+    assert response_floor(config_of(even, params=looser), runtime_of(even, floors={"erd": sweeps})) == own | {
+        "alpha_box": 1.0
+    }
+    assert response_floor(config_of(even, params=other), runtime_of(even, floors={"erd": sweeps})) == own | {
         "box_response": "max_prob"
     }
 
 
 def test_a_search_that_varies_how_responses_are_chosen_hears_a_live_teacher(even: Splits) -> None:
-    plan = response_plan(config_of(even), runtime_of(even, floor={}), 1)
+    plan = response_plan(config_of(even), runtime_of(even, floors={"erd": {}}), 1)
     assert (plan.kept, plan.reason) == (
         False,
         "the search varies a parameter of which every value needs other responses",

@@ -1,0 +1,69 @@
+"""The leaders of a search under more seeds: trained as Ray tasks, judged by `sweeps.race`, recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from itertools import product
+from statistics import fmean
+from typing import Any
+
+from sweeps.progress import Display
+from sweeps.race import NUM_LEADERS, Result, race
+from sweeps.recorder import Ended, Recorder, now_ms
+from sweeps.references import Tasks
+from sweeps.spec import SweepSpec
+from sweeps.tracking import Tracker
+from trainables.config import Runtime
+from trainables.scenarios import Scenario
+from trainables.store import Store
+from trainables.tune import chain_task
+
+
+def run_race(
+    ray: Any, spec: SweepSpec, recorder: Recorder, runtime: Runtime, tracker: Tracker, display: Display
+) -> Result | None:
+    """Run the leaders of a search under the sweep's seeds, on its whole chains; None where no trial finished.
+
+    What the store holds is not trained again: the search's own seed, and everything of an interrupted race.
+    """
+    leaders = {trial.number: trial for trial in leading(spec, recorder.ended)}
+    if not leaders:
+        return None
+    maximise = spec.objective.direction == "max"
+
+    def run(numbers: Sequence[int], seed: int) -> list[float | None]:
+        tasks, under_way = Tasks(ray, spec, display, "leader"), {}
+        names: dict[int, list[str]] = {number: [] for number in numbers}
+        for number, scenario in product(numbers, spec.whole_scenarios):
+            config = replace(leaders[number].config, seed=seed, scenario=scenario)
+            name = f"trial {number}, seed {seed}" + (f", {scenario.name}" if spec.aim.pooled else "")
+            tasks.submit(name, chain_task, config, runtime, optional=True)
+            under_way[name] = Store(runtime.store).partial("steps", config.step_identity(len(scenario.steps) - 1))
+            names[number].append(name)
+        results = tasks.results(under_way)
+        recorder.spent_s += tasks.spent_s
+        chains = [[results[name] for name in names[number] if name in results] for number in numbers]
+        whole = [own if len(own) == len(spec.whole_scenarios) else None for own in chains]
+        return [spec.aim.values(joined(spec.whole_scenarios, own))[0] if own else None for own in whole]
+
+    result = race(list(leaders), range(spec.seed, spec.seed + spec.seeds), maximise, run)
+    for number, values in result.values.items():
+        told = {"race/mean": fmean(values), "race/spread": (max(values) - min(values)) / 2, "race/seeds": len(values)}
+        tracker.log_trial(leaders[number].trial_id, told, {}, now_ms())
+    tracker.log_text(json.dumps({**asdict(result), "words": result.words()}, indent=1), "race.json")
+    display.say(f"{spec.objective.name}: {result.words()}")
+    return result
+
+
+def joined(scenarios: Sequence[Scenario], chains: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The events of chains on several scenarios as those of one trial."""
+    return [event | {"scenario": one.name} for one, events in zip(scenarios, chains, strict=True) for event in events]
+
+
+def leading(spec: SweepSpec, ended: Sequence[Ended]) -> list[Ended]:
+    """The best finished trials that meet the constraints, best first."""
+    sign = -1 if spec.objective.direction == "max" else 1
+    able = [t for t in ended if t.verdict == "finished" and all(excess <= 0 for excess in t.excesses)]
+    return sorted(able, key=lambda trial: (sign * trial.values[0], trial.number))[:NUM_LEADERS]

@@ -1,0 +1,81 @@
+"""Several sweeps at once on one cluster, each with a driver, a study and records of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweeps.cluster import connect
+from sweeps.connection import connect as connect_tracking
+from sweeps.progress import Display
+from sweeps.runner import InterruptionError, at_once
+from sweeps.spec import SweepSpec
+from trainables.errors import PalimpsestError
+from trainables.files import written_whole
+
+
+def run_sweeps(specs: Sequence[SweepSpec], resume: bool, display: Display) -> None:
+    """Run or go on with all of them, each with its share of the cluster; one that fails does not end the others.
+
+    Raises:
+        PalimpsestError: some did not come to their end; each has said why.
+        InterruptionError: Ctrl-C or SIGINT; what there is is saved.
+    """
+    ray = connect()
+    connect_tracking(specs[0].tracking_uri).search_experiments()  # one creates a database, not all at once
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "COLUMNS": "140"}
+    processes = {}
+    for number, spec in enumerate(specs):
+        # Tune keeps the actors that it has: without a share, the first sweep would run to its end before the next.
+        share, rest = divmod(at_once(spec, ray), len(specs))
+        share = max(1, share + (number < rest))
+        command = [sys.executable, "-c", "from sweeps.cli import main; main()", "run", str(_written(spec))]
+        command += ["--max-concurrent", str(share), *(["--resume"] if resume else [])]
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        processes[spec.name] = process
+        threading.Thread(target=_relay, args=(spec.name, process, display), daemon=True).start()
+    statuses = _waited(processes)
+    if statuses is None:
+        raise InterruptionError(", ".join(processes), ["interrupted; go on with `sweeps run FILE --resume`"])
+    if failed := [name for name, status in statuses.items() if status]:
+        raise PalimpsestError(", ".join(failed), ["did not come to an end; see above"])
+
+
+def _written(spec: SweepSpec) -> Path:
+    """The sweep file of one of them."""
+    path = spec.storage / "sweeps" / f"{spec.name}.yaml"
+    with written_whole(path) as aside:
+        aside.write_text(spec.text, encoding="utf-8")
+    return path
+
+
+def _relay(name: str, process: subprocess.Popen[str], display: Display) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        display.say(f"{name} | {line.rstrip()}")
+
+
+def _waited(processes: dict[str, subprocess.Popen[str]]) -> dict[str, int] | None:
+    """The exit status of each; None where a person interrupted: all are then told to save and to end."""
+    try:
+        return {name: process.wait() for name, process in processes.items()}
+    except KeyboardInterrupt:
+        for process in processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGINT)
+        for process in processes.values():
+            process.wait()
+        return None

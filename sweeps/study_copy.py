@@ -1,0 +1,100 @@
+"""A sweep's study in a database, for Optuna's dashboard and whoever else reads studies while the sweep runs.
+
+The search itself keeps its study in a journal, where a trial takes its driver less than a millisecond; in SQLite it is
+about 30. The process that writes to MLflow copies it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeps.study import study_file
+
+
+class StudyCopy:
+    """The copy of one study. Each `update` brings it to where the journal is, whatever an earlier one left undone.
+
+    Args:
+        folder: of the sweep.
+        url: of the database, as SQLAlchemy takes it.
+    """
+
+    def __init__(self, name: str, folder: Path, url: str) -> None:
+        self._name, self._journal, self._url = name, study_file(folder), url
+        self._source: optuna.Study | None = None
+        self._storage: BaseStorage | None = None
+        self._study_id, self._size = 0, 0
+        self._done = 0  # so many first trials are finished and copied
+
+    def update(self) -> None:
+        """Copy what is new.
+
+        Raises:
+            Exception: of SQLAlchemy or below it, where the database does not answer.
+        """
+        size = self._journal.stat().st_size if self._journal.exists() else 0
+        if size < self._size:  # the search was begun anew
+            self._source, self._storage = None, None
+        if size and size != self._size:
+            optuna.logging.set_verbosity(optuna.logging.ERROR)
+            self._copy_trials()
+            self._size = size
+
+    def _copy_trials(self) -> None:
+        if self._source is None:
+            backend = JournalFileBackend(str(self._journal))
+            self._source = optuna.load_study(study_name=self._name, storage=JournalStorage(backend))
+        trials = self._source.get_trials(deepcopy=False)
+        storage = self._storage or self._opened(self._source, trials)
+        copies = storage.get_all_trials(self._study_id, deepcopy=False)
+        for trial in trials[self._done :]:
+            if trial.state == TrialState.WAITING:
+                return  # those after it have not begun either
+            if trial.number < len(copies):
+                _bring(storage, copies[trial.number], trial)
+            else:
+                storage.create_new_trial(self._study_id, template_trial=trial)
+            if trial.state.is_finished() and trial.number == self._done:
+                self._done += 1
+
+    def _opened(self, source: optuna.Study, trials: list[FrozenTrial]) -> BaseStorage:
+        """The database with this study in it; the copy of an earlier search under its name goes."""
+        storage = RDBStorage(
+            self._url, engine_kwargs={"connect_args": {"timeout": 30}} if _is_sqlite(self._url) else {}
+        )
+        copy = optuna.create_study(
+            study_name=self._name, storage=storage, directions=source.directions, load_if_exists=True
+        )
+        first = copy.get_trials(deepcopy=False)[:1]
+        if first and (not trials or first[0].datetime_start != trials[0].datetime_start):
+            optuna.delete_study(study_name=self._name, storage=storage)
+            copy = optuna.create_study(study_name=self._name, storage=storage, directions=source.directions)
+        self._study_id, self._done, self._storage = copy._study_id, 0, storage
+        return storage
+
+
+def _is_sqlite(url: str) -> bool:
+    return url.startswith("sqlite")
+
+
+def _bring(storage: BaseStorage, copy: FrozenTrial, trial: FrozenTrial) -> None:
+    """Give a trial's copy what the trial has beyond it."""
+    if copy.state.is_finished():
+        return
+    for name, distribution in trial.distributions.items():
+        if name not in copy.params:
+            value = distribution.to_internal_repr(trial.params[name])
+            storage.set_trial_param(copy._trial_id, name, value, distribution)
+    for key, attribute in trial.system_attrs.items():
+        if copy.system_attrs.get(key) != attribute:
+            storage.set_trial_system_attr(copy._trial_id, key, attribute)
+    for step, value in trial.intermediate_values.items():
+        if step not in copy.intermediate_values:
+            storage.set_trial_intermediate_value(copy._trial_id, step, value)
+    if trial.state.is_finished():
+        storage.set_trial_state_values(copy._trial_id, trial.state, trial.values)

@@ -1,0 +1,189 @@
+"""Searches of every kind on a tiny budget, read back from MLflow, from the study's database and from the report."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from tests.smoke.conftest import Workspace
+from tests.smoke.test_resume import until
+
+pytestmark = pytest.mark.smoke
+
+FRONT = """
+name: front
+scenario: digits/5+5
+data: {kind: digits, sizes: [96, 24, 24]}
+detector: gfl_r18_tiny
+method: [erd, finetune]
+search: {lambda_cls: [0.1, 10.0], loss_scope: declared, lr_scale: declared}
+training: {base_epochs: 1, epochs: 2, batch_size: 16}
+trials: 4
+objective: [ap_new, forgetting]
+constraints: [params_trainable <= 10000000]
+compare: []
+promotion: {seeds: [0]}
+"""
+POPULATION = """
+name: population
+scenario: digits/5+5
+data: {kind: digits, sizes: [96, 24, 24]}
+detector: gfl_r18_tiny
+method: erd
+search: {lambda_cls: [0.1, 10.0], lr_scale: declared}
+training: {base_epochs: 1, epochs: 4, batch_size: 16}
+trials: 4
+scheduler: {name: pbt, interval: 1}
+sampler: random
+compare: []
+promotion: {seeds: [0]}
+"""
+
+
+def trials_of(workspace: Workspace, name: str) -> list[Run]:
+    """The trials in MLflow; none is left open."""
+    client = MlflowClient(workspace.tracking_uri)
+    experiment = client.get_experiment_by_name(name)
+    runs = client.search_runs([experiment.experiment_id])
+    assert "RUNNING" not in {run.info.status for run in runs}
+    trials = [run for run in runs if run.data.tags["level"] == "trial" and run.data.tags["role"] == "search"]
+    return sorted(trials, key=lambda run: int(run.data.tags["number"]))
+
+
+def study_of(workspace: Workspace, name: str) -> optuna.Study:
+    """The study as Optuna's dashboard opens it."""
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{workspace.folder}/runs/sweeps/{name}/study.db")
+
+
+def artifact(workspace: Workspace, name: str, file: str) -> str:
+    """A text on the sweep's run."""
+    client = MlflowClient(workspace.tracking_uri)
+    experiment = client.get_experiment_by_name(name)
+    (run,) = client.search_runs([experiment.experiment_id], "tags.level = 'sweep'")
+    return Path(client.download_artifacts(run.info.run_id, file)).read_text()
+
+
+def killed_and_resumed(workspace: Workspace, name: str, text: str, total: int) -> None:
+    path = workspace.folder / f"{name}.yaml"
+    path.write_text(text)
+    process = workspace.start("run", str(path))
+    until(process, f"1/{total}")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    printed = workspace.run("run", str(path), "--resume")
+    assert f"{total} finished" in printed or "stopped" in printed
+
+
+@pytest.fixture(scope="module")
+def front(workspace: Workspace) -> Workspace:
+    killed_and_resumed(workspace, "front", FRONT, 4)
+    return workspace
+
+
+def test_two_objectives_with_a_constraint_over_two_methods_killed_and_gone_on_with(front: Workspace) -> None:
+    workspace = front
+    trials = trials_of(workspace, "front")
+    assert [run.data.tags["method"] for run in trials[:2]] == ["erd", "finetune"]
+    study = study_of(workspace, "front")
+    done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    assert "RUNNING" not in {trial.state.name for trial in study.trials}
+    known = {tuple(trial.values) for trial in done}
+    for run in trials:
+        values = run.data.metrics["objective/ap_new"], run.data.metrics["objective/forgetting"]
+        assert values in known
+        assert values == (run.data.metrics["ap_new"], run.data.metrics["forgetting"])
+        assert run.data.metrics["excess/params_trainable_max"] < 0
+    assert all(list(trial.constraints) == ["params_trainable <= 1e+07"] for trial in done)
+    printed = workspace.run("report", "front")
+    assert "front.html" in printed
+    page = (workspace.folder / "front.html").read_text()
+    assert "Pareto front" in page
+    for run in trials:
+        assert f"{100 * run.data.metrics['ap_new']:.1f}" in page
+    assert "choose one with --trial" in workspace.run("promote", "front", status=1) or len(study.best_trials) == 1
+
+
+@pytest.mark.long
+def test_a_configuration_for_two_scenarios_killed_and_gone_on_with(workspace: Workspace) -> None:
+    text = FRONT.replace("name: front", "name: pooled").replace(
+        "scenario: digits/5+5", "scenarios: [digits/4+3+3, digits/5+5]"
+    )
+    text = text.replace("[ap_new, forgetting]", "ap_all\npooled: mean").replace("compare: []", "compare: [joint]")
+    killed_and_resumed(workspace, "pooled", text + "scheduler: {name: none}\n", 4)
+    trials = trials_of(workspace, "pooled")
+    study = study_of(workspace, "pooled")
+    values = [trial.value for trial in study.trials if trial.state.name == "COMPLETE"]
+    finished = [run for run in trials if run.data.tags["verdict"] == "finished"]
+    assert sorted(values) == pytest.approx(sorted(run.data.metrics["objective/ap_all"] for run in finished), abs=1e-12)
+    for run in finished:
+        parts = [run.data.metrics[f"digits/{split}/ap_all"] for split in ("5_5", "4_3_3")]
+        assert sum(parts) / 2 == pytest.approx(run.data.metrics["objective/ap_all"], abs=1e-12)
+    printed = workspace.run("promote", "pooled", "--trial", finished[0].data.tags["number"])
+    assert "digits/5+5, gfl_r18_tiny, test split" in printed
+    assert "digits/4+3+3, gfl_r18_tiny, test split" in printed
+    assert "digits/4+3+3: AP all" in artifact(workspace, "pooled", "report.html")
+
+
+@pytest.mark.long
+def test_a_population_trains_whole_killed_and_gone_on_with(workspace: Workspace) -> None:
+    killed_and_resumed(workspace, "population", POPULATION, 4)
+    trials = trials_of(workspace, "population")
+    study = study_of(workspace, "population")
+    assert sorted(trial.value for trial in study.trials) == pytest.approx(
+        sorted(run.data.metrics["ap_all"] for run in trials), abs=1e-12
+    )
+    changed = [json.loads(run.data.tags["schedule"]) for run in trials if "schedule" in run.data.tags]
+    assert changed, "somebody must have gone on from somebody else"
+    for schedule in changed:
+        assert [one["until"] for one in schedule][-1] == 4
+        rates = [one["optim"]["lr_scale"] for one in schedule]
+        assert all(0.25 <= rate <= 2.0 for rate in rates)
+    best = max(trials, key=lambda run: run.data.metrics["ap_all"])
+    printed = workspace.run("promote", "population", "--trial", best.data.tags["number"])
+    assert "model" in printed
+
+
+@pytest.mark.long
+def test_a_search_on_the_first_increment_is_raced_and_reported_on_another_scenario(front: Workspace) -> None:
+    workspace = front
+    text = (
+        FRONT.replace("name: front", "name: raced")
+        .replace("digits/5+5", "digits/4+3+3")
+        .replace("[ap_new, forgetting]", "ap_all")
+    )
+    more = "seeds: 2\nbudget: {steps: first, patience: 3}\nreport_on: digits/5+5\nwarm_start: [front]\n"
+    path = workspace.folder / "raced.yaml"
+    path.write_text(text + more)
+    printed = workspace.run("run", str(path))
+    assert "leader trial" in printed
+    assert "(2 seeds)" in printed
+    raced = [run for run in trials_of(workspace, "raced") if "race/mean" in run.data.metrics]
+    assert {run.data.metrics["race/seeds"] for run in raced} <= {1.0, 2.0}
+    leader = max(raced, key=lambda run: (run.data.metrics["race/seeds"], run.data.metrics["race/mean"]))
+    promoted = workspace.run("promote", "raced")
+    assert f"promoting trial {leader.data.tags['number']}," in promoted
+    assert "digits/5+5, gfl_r18_tiny, test split" in promoted
+    assert Path(workspace.folder, "runs").is_dir()
+
+
+@pytest.mark.long
+def test_two_scenarios_side_by_side_have_a_study_and_records_each(workspace: Workspace) -> None:
+    both = FRONT.replace("name: front", "name: both").replace(
+        "scenario: digits/5+5", "scenarios: [digits/5+5, digits/4+3+3]"
+    )
+    path = workspace.folder / "both.yaml"
+    path.write_text(both.replace("trials: 4", "trials: 2"))
+    printed = workspace.run("run", str(path))
+    for name in ("both.digits-5-5", "both.digits-4-3-3"):
+        assert f"{name} | {name}: 2 finished" in printed
+        assert f"next: sweeps show {name}" in printed
+        assert len(trials_of(workspace, name)) == 2
+        assert len(study_of(workspace, name).trials) == 2
+        assert f"{name}: 2 trials" in workspace.run("show", name)
