@@ -94,7 +94,6 @@ class Recorder(Callback):
         self.spec, self.bases, self.tracker, self.display, self.count = spec, bases, tracker, display, count
         self.spending = Spending(spec)
         self.numbers: dict[str, int] = {}
-        self.schedules: dict[str, list[dict[str, Any]]] = {}
         self.spent_s = 0.0
         self.ended: list[Ended] = []
 
@@ -121,15 +120,13 @@ class Recorder(Callback):
         """Record the event behind a result: Tune hears of clock and objective alone."""
         self.spending.spend(trial.trial_id, result)
         if FAILURE not in result:
-            events = json.loads(events_file(self.spec.folder / "trials", trial.trial_id).read_text())
-            event = events[result[EVENT]]
+            event = self._events(trial)[result[EVENT]]
             if event["step"] and "classes" in event:
                 event["metrics"] |= self._judged(result)
             record_event(self.tracker, trial.trial_id, event)
             if "scenario" in event and "classes" in event:
                 self.tracker.log_trial(trial.trial_id, self._of_scenarios(event, result), {}, now_ms())
             if "schedule" in event:
-                self.schedules[trial.trial_id] = event["schedule"]
                 self.tracker.log_trial(trial.trial_id, {}, {"schedule": json.dumps(event["schedule"])}, now_ms())
         self.display.now(self._line())
 
@@ -143,6 +140,7 @@ class Recorder(Callback):
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """Say again how each trial ended, for those that an earlier driver saw end and could not record."""
+        self._meet(trials[len(self.numbers) :])
         for trial in trials:
             if trial.is_finished() and trial.trial_id not in self.count.running:
                 verdict = verdict_of(trial, self.spec.max_progress)
@@ -150,10 +148,15 @@ class Recorder(Callback):
                 self.ended.append(self._ended(trial, verdict))
                 self.tracker.end_trial(trial.trial_id, verdict, now_ms(), _reason(trial, verdict))
 
+    def _events(self, trial: Trial) -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = json.loads(events_file(self.spec.folder / "trials", trial.trial_id).read_text())
+        return events
+
     def _ended(self, trial: Trial, verdict: Verdict) -> Ended:
         result, config = trial.last_result or {}, with_parameters(self.bases, trial.config)
-        if acted := self.schedules.get(trial.trial_id):
-            config = under_schedule(config, [Segment(**one) for one in acted])
+        if self.spec.scheduler.name == "pbt" and VALUES in result:
+            acted = self._events(trial)[-1].get("schedule", ())
+            config = under_schedule(config, [Segment(**one) for one in acted]) if acted else config
         number = self.numbers[trial.trial_id]
         return Ended(number, trial.trial_id, config, verdict, result.get(VALUES, ()), result.get(EXCESSES, ()))
 

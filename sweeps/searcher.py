@@ -60,7 +60,7 @@ class IncrementalSearch(Searcher):
         """The search over a study that is there, whose trials are known by their numbers; it proposes nothing more."""
         search = cls.__new__(cls)
         Searcher.__init__(search, metric=OBJECTIVE, mode=spec.objective.direction)
-        search._spec, search._spending, search._live = spec, Spending(spec), {}
+        search._spec, search._spending, search._live, search._parts = spec, Spending(spec), {}, []
         search._open(SAMPLERS[spec.sampler].build(spec))
         search._trials = {str(trial.number): trial.number for trial in search._study.get_trials(deepcopy=False)}
         return search

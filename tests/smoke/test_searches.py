@@ -84,6 +84,8 @@ def killed_and_resumed(workspace: Workspace, name: str, text: str, total: int) -
 @pytest.fixture(scope="module")
 def front(workspace: Workspace) -> Workspace:
     killed_and_resumed(workspace, "front", FRONT, 4)
+    again = workspace.run("run", "front.yaml", "--resume")  # nothing is left to do
+    assert "front: 4 finished" in again
     return workspace
 
 
