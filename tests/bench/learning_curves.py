@@ -75,6 +75,8 @@ def _trained(given: Any) -> list[float]:
 
 def recorded() -> list[Curve]:
     """The curves that `record` left."""
+    if not CURVES.exists():
+        raise SystemExit("no trials are recorded yet: python -m tests.bench search --record 32")
     return [Curve(**one) for one in json.loads(CURVES.read_text())]
 
 
