@@ -17,7 +17,7 @@ from tests.trainables.batches import tiny
 from tests.trainables.pictures import write_pictures
 from trainables import step_tables
 from trainables.catalog import DETECTORS
-from trainables.config import Runtime, TrialConfig
+from trainables.config import Runtime, Segment, TrialConfig
 from trainables.datasets.splits import Split, Splits
 from trainables.environment import prepare_process
 from trainables.recipes import TINY
@@ -96,6 +96,7 @@ OF_THE_TRIAL: dict[str, tuple[Any, frozenset[str]]] = {
     "method": ("finetune", SAID),
     "params": (ERD | {"alpha_cls": 1.0}, SAID),
     "optim": (asdict(TinyOptimParams(lr_scale=0.5)), NONE),
+    "schedule": ((Segment(1, ERD | {"lambda_cls": 9.0}, asdict(TinyOptimParams())),), NONE),
     "base_epochs": (3, SAID),
     "epochs": (7, NONE),
     "batch_size": (3, SAID),
@@ -181,8 +182,7 @@ def test_no_other_parameter_counts(config: TrialConfig, runtime: Runtime, before
 def test_trials_above_the_floor_of_their_sweep_share_its_table(
     config: TrialConfig, runtime: Runtime, tmp_path: Path
 ) -> None:
-    floor = OF_THE_RUNTIME["floor"][0]
-    shared = replace(runtime, store=tmp_path, floors={"erd": floor})
+    shared = replace(runtime, store=tmp_path, floors=OF_THE_RUNTIME["floors"][0])
     first = built(config, shared)
     for own in ({"alpha_cls": 1.0}, {"alpha_cls": 3.5, "nms_iou": 0.5}, {"alpha_box": 3.0, "lambda_cls": 9.0}):
         assert built(replace(config, params=ERD | own), shared) == first
