@@ -157,7 +157,7 @@ def report_events(chosen: dict[str, Any], bases: dict[str, TrialConfig], aim: Ai
 
     config = with_parameters(bases, chosen)
     Store(folder / "store").get("scale", config.step_identity(0), lambda entry: None)
-    reporter = _Reporter(events_file(folder / "trials", tune.get_context().get_trial_id()), aim)
+    reporter = _Reporter(events_file(folder / "trials", tune.get_context().get_trial_id()), aim, config)
     for step in range(len(config.scenario.steps)):
         reporter(event_of(config, step, value_of(chosen)))
 
