@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from search_spaces.distributions import Choice, IntUniform, LogUniform
 from sweeps.findings import Findings
-from sweeps.results import Trial, pareto_front
+from sweeps.results import OBJECTIVE, Trial, pareto_front
 from sweeps.samplers import directions, optuna_distribution
 from sweeps.spec_parameters import METHOD
 from trainables.objectives import COSTS, Objective
@@ -81,16 +81,15 @@ def trade_off(found: Findings) -> go.Figure:
             marker={"size": 10, "symbol": symbol},
         )
     if len(aim) > 1:
-        front = sorted(
-            (_scaled(x, a), _scaled(y, b)) for trial, a, b in known if trial in pareto_front(found.spec, found.trials)
-        )
+        unbeaten = {trial.number for trial in pareto_front(found.spec, found.trials)}
+        front = sorted((_scaled(x, a), _scaled(y, b)) for trial, a, b in known if trial.number in unbeaten)
         figure.add_scatter(x=[a for a, _ in front], y=[b for _, b in front], mode="lines", name="front")
     title = "Pareto front" if len(aim) > 1 else "Old classes against new ones"
     return figure.update_layout(title=title, xaxis_title=x.name, yaxis_title=y.name)
 
 
 def _of(trial: Trial, objective: Objective) -> float | None:
-    return trial.ap.get(f"objective/{objective.name}", trial.ap.get(objective.metric))
+    return trial.ap.get(OBJECTIVE + objective.name, trial.ap.get(objective.metric))
 
 
 def _scaled(objective: Objective, value: float) -> float:

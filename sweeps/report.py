@@ -12,7 +12,7 @@ from sweeps import figures
 from sweeps.connection import answered, connect
 from sweeps.findings import Findings, read_findings
 from sweeps.progress import shown
-from sweeps.results import Trial, metric_name, searched
+from sweeps.results import OBJECTIVE, Trial, metric_name, searched
 from sweeps.show import AP_COLUMNS, mean_and_spread, points, ranked
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
@@ -104,7 +104,7 @@ def _leaderboard(found: Findings, best: Sequence[Trial]) -> str:
     }
     rows |= {_called(found, trial): dict(trial.ap) for trial in best[: figures.NUM_CURVES]}
     floor, ceiling = (rows.get(name, {}).get("ap_all") for name in ("finetune", "joint"))
-    aims = {f"objective/{one.name}": one for one in found.spec.aim.objectives if one.name not in AP_COLUMNS}
+    aims = {OBJECTIVE + one.name: one for one in found.spec.aim.objectives if one.name not in AP_COLUMNS}
     head = ["tune split", *AP_COLUMNS.values(), *(one.name for one in aims.values()), "gap closed"]
     body = []
     for name, row in rows.items():
@@ -128,7 +128,7 @@ def _pooled_board(found: Findings, best: Sequence[Trial]) -> str:
             )
     board = [[row, "-", *map(points, values)] for row, values in rows.items()]
     for trial in best[: figures.NUM_CURVES]:
-        pooled = trial.ap.get(f"objective/{found.spec.objective.name}")
+        pooled = trial.ap.get(OBJECTIVE + found.spec.objective.name)
         board.append([_called(found, trial), points(pooled), *(points(trial.ap.get(f"{key}/ap_all")) for key in keys)])
     return _table(
         [

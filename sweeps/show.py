@@ -118,8 +118,8 @@ def show_data(spec: SweepSpec) -> None:
         table.add_column(column, justify="left" if column == "classes" else "right")
     for step, names in enumerate(spec.scenario.steps):
         seen = training_set(train, names)
-        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        table.add_row(str(step + 1), shown, str(len(seen["images"])), str(len(seen["annotations"])))
+        listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        table.add_row(str(step + 1), listed, str(len(seen["images"])), str(len(seen["annotations"])))
     Console().print(table)
     sizes = {name: len(read(getattr(splits, name).annotations)["images"]) for name in ("tune", "test")}
     Console().print(f"trials are scored on {sizes['tune']} tune images, results on {sizes['test']} test images")

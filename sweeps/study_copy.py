@@ -1,7 +1,7 @@
 """A sweep's study in a database, for Optuna's dashboard and whoever else reads studies while the sweep runs.
 
-The search itself keeps its study in a journal, where a trial takes its driver less than a millisecond; in SQLite it is
-about 30. The process that writes to MLflow copies it.
+The search itself keeps its study in a journal, which costs its driver far less than a database. The
+process that writes to MLflow copies it.
 """
 
 from __future__ import annotations

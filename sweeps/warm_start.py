@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search_spaces.distributions import Scalar
-from sweeps.results import Trial, searched, typed_params
+from sweeps.results import EXCESS, Trial, searched, typed_params
 from sweeps.samplers import acting
 from sweeps.spec import SweepSpec, stored_spec
 from sweeps.spec_parameters import METHOD
@@ -60,7 +60,7 @@ def known_trials(spec: SweepSpec) -> Known:
             if (point := _point(spec, trial.method, params)) is None:
                 continue
             if same and _settled_alike(spec, trial.method, params, point):
-                excesses = [trial.ap[f"excess/{one.name}"] for one in spec.aim.constraints]
+                excesses = [trial.ap[EXCESS + one.name] for one in spec.aim.constraints]
                 known.observations.append(Observation(point, values, excesses))
             else:
                 guesses.append(point)
