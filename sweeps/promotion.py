@@ -121,8 +121,6 @@ def _record(
     tracker: Tracker,
 ) -> list[Registration]:
     """Final runs, the models, and the tables, in MLflow."""
-    from sweeps.report import sweep_report
-
     tracker.start_sweep(spec.text, {}, now_ms())
     registrations = []
     for scenario, chains in best.items():
@@ -137,7 +135,7 @@ def _record(
     score = sum(spec.aim.values(events)[0] for events in together) / len(together)
     tracker.log_text(json.dumps({one.name: own for one, own in rows.items()}, indent=1), "result.json")
     tracker.end_sweep("finished", {f"final/{spec.objective.name}": score}, now_ms())
-    sweep_report(spec.tracking_uri, spec.name)
+    tracker.log_report()
     return registrations
 
 

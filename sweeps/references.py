@@ -84,42 +84,47 @@ def _under_way(steps: Mapping[str, Path]) -> str:
     return f"; {', '.join(lines)}" if lines else ""
 
 
-def build_references(
-    ray: Any,
-    spec: SweepSpec,
-    configs: Mapping[str, TrialConfig],
-    others: Mapping[str, TrialConfig],
-    runtime: Runtime,
-    display: Display,
-) -> tuple[dict[str, list[dict[str, Any]]], float]:
-    """Train, score and tabulate what is missing in the store.
-
-    The events of the compared chains by name, and the seconds that it took, of all tasks together.
+class References:
+    """What a sweep's trials share on one scenario, under way; `results` waits for it.
 
     Args:
         configs: of any trial of each method of the sweep.
         others: the chains to compare with; they go on from the same base step.
     """
-    announce_tables(configs, runtime, display)
-    config = next(iter(configs.values()))
-    tasks, last = Tasks(ray, spec, display), len(config.scenario.steps) - 1
-    base = tasks.submit("base step", joint_task, config, runtime, 0)
-    first = [base, *joint_tasks(tasks, spec, config, runtime)]
-    tables = [base]
-    for method, own in configs.items():  # one after another: they share the images and targets
-        name = "tables" if len(configs) == 1 else f"tables of {method}"
-        tables.append(tasks.submit(name, tables_task, own, runtime, tables[-1]))
-    for name, other in others.items():
-        tasks.submit(name, chain_task, other, runtime, *tables, *first, optional=True)
-    store = Store(runtime.store)
-    steps = {
-        joint_name(step, last): store.partial("steps", config.joint(step).step_identity(0))
-        for step in range(1, last + 1)
-    }
-    steps["base step"] = store.partial("steps", config.step_identity(0))
-    steps |= {name: store.partial("steps", other.step_identity(last)) for name, other in others.items()}
-    results = tasks.results(steps)
-    return {name: results[name] for name in others if name in results}, tasks.spent_s
+
+    def __init__(
+        self,
+        ray: Any,
+        spec: SweepSpec,
+        configs: Mapping[str, TrialConfig],
+        others: Mapping[str, TrialConfig],
+        runtime: Runtime,
+        display: Display,
+    ) -> None:
+        announce_tables(configs, runtime, display)
+        config = next(iter(configs.values()))
+        tasks, last = Tasks(ray, spec, display), len(config.scenario.steps) - 1
+        base = tasks.submit("base step", joint_task, config, runtime, 0)
+        first = [base, *joint_tasks(tasks, spec, config, runtime)]
+        tables = [base]
+        for method, own in configs.items():  # one after another: they share the images and targets
+            name = "tables" if len(configs) == 1 else f"tables of {method}"
+            tables.append(tasks.submit(name, tables_task, own, runtime, tables[-1]))
+        for name, other in others.items():
+            tasks.submit(name, chain_task, other, runtime, *tables, *first, optional=True)
+        store = Store(runtime.store)
+        steps = {
+            joint_name(step, last): store.partial("steps", config.joint(step).step_identity(0))
+            for step in range(1, last + 1)
+        }
+        steps["base step"] = store.partial("steps", config.step_identity(0))
+        steps |= {name: store.partial("steps", other.step_identity(last)) for name, other in others.items()}
+        self._tasks, self._steps, self._others = tasks, steps, others
+
+    def results(self) -> tuple[dict[str, list[dict[str, Any]]], float]:
+        """The events of the compared chains by name, and the seconds that it took, of all tasks together."""
+        results = self._tasks.results(self._steps)
+        return {name: results[name] for name in self._others if name in results}, self._tasks.spent_s
 
 
 def joint_tasks(tasks: Tasks, spec: SweepSpec, config: TrialConfig, runtime: Runtime) -> list[Any]:

@@ -20,8 +20,7 @@ from sweeps.leaders import run_race
 from sweeps.population import Listener, first_points
 from sweeps.progress import Display, TrialCount
 from sweeps.recorder import Recorder, now_ms, scope_tags
-from sweeps.references import REFERENCE_METRICS, build_references
-from sweeps.report import sweep_report
+from sweeps.references import REFERENCE_METRICS, References
 from sweeps.results import reference_prefix
 from sweeps.schedulers import rungs, scheduler_of
 from sweeps.searcher import IncrementalSearch
@@ -35,6 +34,7 @@ from trainables.errors import CheckpointError, PalimpsestError, SpecError
 from trainables.files import write_json
 from trainables.metrics import summarize
 from trainables.records import known_joint_ap
+from trainables.scenarios import Scenario
 from trainables.store import Store
 from trainables.tune import tune_trial
 
@@ -63,6 +63,7 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
     splits = work.prepared(spec)
     bases = work.base_configs(spec, splits)
     config = bases[spec.method]
+    references = _references(spec, bases, splits, display, ray)  # they train while MLflow opens
     with Tracker(spec.tracking_uri, spec.name, spec.folder, spec.study_url) as tracker:
         outcome(ray, installation)
         record = {"identity": spec.identity, "text": spec.text, "started_in": str(Path.cwd())}
@@ -70,7 +71,7 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
         tags = {**scope_tags(config), "method": ", ".join(spec.methods), "objective": spec.aim.line}
         tags |= {"sampler": spec.sampler, "scheduler": spec.scheduler.name or "", "protocol": spec.protocol}
         tracker.start_sweep(spec.text, tags, now_ms())
-        bounds = _references(spec, bases, splits, tracker, display, ray)
+        bounds = _upper_bounds(spec, bases[spec.method], references, work.runtime(spec, splits), tracker, display)
         slots = at_once(spec, ray)
         count = TrialCount(spec.trials, slots, spec.objective)
         recorder = Recorder(spec, bases, tracker, display, count)
@@ -81,16 +82,35 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
 
 
 def _references(
-    spec: SweepSpec, bases: Mapping[str, TrialConfig], splits: Splits, tracker: Tracker, display: Display, ray: Any
-) -> dict[str, float]:
-    """Of each scenario, the AP of all classes of its joint reference, as far as there is one."""
-    runtime, upper_bounds = work.runtime(spec, splits), {}
+    spec: SweepSpec, bases: Mapping[str, TrialConfig], splits: Splits, display: Display, ray: Any
+) -> dict[Scenario, References]:
+    """Those of each scenario, under way."""
+    others, under_way = work.compared(spec, splits), {}
     for scenario in spec.scenarios:
-        own = {method: replace(config, scenario=scenario) for method, config in bases.items()}
-        others = {name: replace(config, scenario=scenario) for name, config in work.compared(spec, splits).items()}
+        own, compared = (
+            {name: replace(config, scenario=scenario) for name, config in configs.items()}
+            for configs in (bases, others)
+        )
         if spec.aim.pooled:
             display.say(f"references of {scenario.name}:")
-        chains, seconds = build_references(ray, spec, own, others, runtime, display)
+        under_way[scenario] = References(ray, spec, own, compared, work.runtime(spec, splits), display)
+    return under_way
+
+
+def _upper_bounds(
+    spec: SweepSpec,
+    config: TrialConfig,
+    references: Mapping[Scenario, References],
+    runtime: Runtime,
+    tracker: Tracker,
+    display: Display,
+) -> dict[str, float]:
+    """Of each scenario, once all is there and recorded, the AP of all classes of its joint reference, if it has one."""
+    upper_bounds = {}
+    for scenario, under_way in references.items():
+        if spec.aim.pooled:
+            display.say(f"{scenario.name}:")
+        chains, seconds = under_way.results()
         add_references(spec, seconds)
         prefix = reference_prefix(spec.scenarios, scenario)
         for name, events in chains.items():
@@ -99,7 +119,8 @@ def _references(
                     told = {metric: event["metrics"].get(metric) for metric in REFERENCE_METRICS}
                     known = {metric: value for metric, value in told.items() if value is not None}
                     tracker.log_reference(prefix + name, known, event["step"])
-        for step, scores in enumerate(joint_scores(own[spec.method], runtime) if spec.joint else ()):
+        own = replace(config, scenario=scenario)
+        for step, scores in enumerate(joint_scores(own, runtime) if spec.joint else ()):
             tracker.log_reference(f"{prefix}joint", scores, step)
             upper_bounds[scenario.name] = scores["ap_all"]
     return upper_bounds
@@ -115,10 +136,7 @@ def _finish(spec: SweepSpec, tracker: Tracker, recorder: Recorder, store: Store,
     verdict: Verdict = "stopped" if not recorder.complete else "finished" if verdicts["finished"] else "failed"
     spent = hours(spec, recorder.spent_s)
     tracker.end_sweep(verdict, counts | spent, now_ms())
-    try:
-        sweep_report(spec.tracking_uri, spec.name)
-    except PalimpsestError as error:
-        display.say(f"no report: {error}")
+    tracker.log_report()
     display.say(f"{spec.name}: {', '.join(f'{number} {verdict}' for verdict, number in sorted(verdicts.items()))}")
     display.say(hours_line(spent, "gpu" if spec.resources.gpu else "core"))
     done = f"{len(recorder.ended)} of {spec.trials} trials"

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, zip_longest
 from typing import Any, Literal, TypeVar
 
-from sweeps.connection import KnownRun, TrackingError, answered, connect, database_file, known_runs
+from sweeps.connection import KnownRun, TrackingError, answered, connect, database_file, known_runs, one_line
 
 Scalar = str | int | float | bool | None
 Verdict = Literal["finished", "stopped", "failed"]
@@ -173,6 +173,21 @@ class Runs:
         sweep = self._run("sweep")
         self._batch(sweep, metrics, timestamp_ms)
         self._end(sweep, verdict, timestamp_ms, "")
+
+    def log_report(self) -> None:
+        """Keep a report of what MLflow holds by now on the sweep's run, see `sweeps.report`.
+
+        Raises:
+            ValueError: there can be none, however well MLflow is.
+        """
+        from sweeps.report import sweep_report  # plotly; the driver, which imports this file as well, needs none
+
+        try:
+            sweep_report(self.uri, self.sweep)
+        except TrackingError:
+            raise
+        except Exception as error:
+            raise ValueError(f"no report: {one_line(error)}") from error
 
     def _open_experiment(self) -> str:
         experiment = self._client.get_experiment_by_name(self.sweep)

@@ -81,6 +81,7 @@ class Tracker:
     end_trial = _noted(Runs.end_trial)
     log_reference = _noted(Runs.log_reference)
     log_text = _noted(Runs.log_text)
+    log_report = _noted(Runs.log_report)
 
     def end_sweep(self, verdict: Verdict, metrics: Mapping[str, float], timestamp_ms: int) -> None:
         """Note the end, see `Runs.end_sweep`, and wait until everything is written or MLflow fails."""

@@ -31,13 +31,13 @@ def figures(workspace: Workspace, name: str) -> Figures:
     return {run.data.params["config_id"]: {name: run.data.metrics[name] for name in names} for run in trials}
 
 
-def until(process: subprocess.Popen[str], count: str) -> None:
-    """Wait until so many trials have ended; the next one is under way."""
+def until(process: subprocess.Popen[str], told: str) -> None:
+    """Wait for a line that tells this."""
     assert process.stdout is not None
     printed = []
     for line in process.stdout:
         printed.append(line)
-        if f"{count} done" in line:
+        if told in line:
             return
     raise AssertionError("".join(printed))
 
@@ -47,14 +47,14 @@ def test_interrupted_then_killed_and_gone_on_with_equals_an_undisturbed_sweep(wo
     spec = workspace.write_spec("rough", **SWEEP, more="storage: elsewhere\n")  # nothing of the calm sweep is there
 
     interrupted = workspace.start("run", str(spec))
-    until(interrupted, "1/3")
+    until(interrupted, "1/3 done")
     interrupted.send_signal(signal.SIGINT)
     printed, _ = interrupted.communicate(timeout=120)
     assert interrupted.returncode == 1, printed
     assert "rough: interrupted with 1 of 3 trials done; go on with `sweeps run FILE --resume`" in printed
 
     killed = workspace.start("run", str(spec), "--resume")
-    until(killed, "2/3")
+    until(killed, "2/3 done")
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
 

@@ -70,20 +70,22 @@ def artifact(workspace: Workspace, name: str, file: str) -> str:
     return Path(client.download_artifacts(run.info.run_id, file)).read_text()
 
 
-def killed_and_resumed(workspace: Workspace, name: str, text: str, total: int) -> None:
+def killed_and_resumed(workspace: Workspace, name: str, text: str, line: str, end: str) -> str:
+    """What a sweep prints that was killed at a line which contains `line`, and gone on with to its `end`."""
     path = workspace.folder / f"{name}.yaml"
     path.write_text(text)
     process = workspace.start("run", str(path))
-    until(process, f"1/{total}")
+    until(process, line)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     printed = workspace.run("run", str(path), "--resume")
-    assert f"{total} finished" in printed or "stopped" in printed
+    assert end in printed
+    return printed
 
 
 @pytest.fixture(scope="module")
 def front(workspace: Workspace) -> Workspace:
-    killed_and_resumed(workspace, "front", FRONT, 4)
+    killed_and_resumed(workspace, "front", FRONT, "1/4 done", "front: 4 finished")
     again = workspace.run("run", "front.yaml", "--resume")  # nothing is left to do
     assert "front: 4 finished" in again
     return workspace
@@ -118,7 +120,7 @@ def test_a_configuration_for_two_scenarios_killed_and_gone_on_with(workspace: Wo
         "scenario: digits/5+5", "scenarios: [digits/4+3+3, digits/5+5]"
     )
     text = text.replace("[ap_new, forgetting]", "ap_all\npooled: mean").replace("compare: []", "compare: [joint]")
-    killed_and_resumed(workspace, "pooled", text + "scheduler: {name: none}\n", 4)
+    killed_and_resumed(workspace, "pooled", text + "scheduler: {name: none}\n", "1/4 done", "pooled: 4 finished")
     trials = trials_of(workspace, "pooled")
     study = study_of(workspace, "pooled")
     values = [trial.value for trial in study.trials if trial.state.name == "COMPLETE"]
@@ -135,7 +137,7 @@ def test_a_configuration_for_two_scenarios_killed_and_gone_on_with(workspace: Wo
 
 @pytest.mark.long
 def test_a_population_trains_whole_killed_and_gone_on_with(workspace: Workspace) -> None:
-    killed_and_resumed(workspace, "population", POPULATION, 4)
+    killed_and_resumed(workspace, "population", POPULATION, "1/4 done", "population: 4 finished")
     trials = trials_of(workspace, "population")
     study = study_of(workspace, "population")
     assert sorted(trial.value for trial in study.trials) == pytest.approx(
@@ -153,7 +155,7 @@ def test_a_population_trains_whole_killed_and_gone_on_with(workspace: Workspace)
 
 
 @pytest.mark.long
-def test_a_search_on_the_first_increment_is_raced_and_reported_on_another_scenario(front: Workspace) -> None:
+def test_a_search_on_the_first_increment_killed_in_its_race_and_reported_on_another_scenario(front: Workspace) -> None:
     workspace = front
     text = (
         FRONT.replace("name: front", "name: raced")
@@ -161,11 +163,7 @@ def test_a_search_on_the_first_increment_is_raced_and_reported_on_another_scenar
         .replace("[ap_new, forgetting]", "ap_all")
     )
     more = "seeds: 2\nbudget: {steps: first, patience: 3}\nreport_on: digits/5+5\nwarm_start: [front]\n"
-    path = workspace.folder / "raced.yaml"
-    path.write_text(text + more)
-    printed = workspace.run("run", str(path))
-    assert "leader trial" in printed
-    assert "(2 seeds)" in printed
+    killed_and_resumed(workspace, "raced", text + more, "leader trial", "(2 seeds)")
     raced = [run for run in trials_of(workspace, "raced") if "race/mean" in run.data.metrics]
     assert {run.data.metrics["race/seeds"] for run in raced} <= {1.0, 2.0}
     leader = max(raced, key=lambda run: (run.data.metrics["race/seeds"], run.data.metrics["race/mean"]))
@@ -176,13 +174,12 @@ def test_a_search_on_the_first_increment_is_raced_and_reported_on_another_scenar
 
 
 @pytest.mark.long
-def test_two_scenarios_side_by_side_have_a_study_and_records_each(workspace: Workspace) -> None:
+def test_two_scenarios_side_by_side_killed_and_gone_on_with_have_a_study_and_records_each(workspace: Workspace) -> None:
     both = FRONT.replace("name: front", "name: both").replace(
         "scenario: digits/5+5", "scenarios: [digits/5+5, digits/4+3+3]"
     )
-    path = workspace.folder / "both.yaml"
-    path.write_text(both.replace("trials: 4", "trials: 2"))
-    printed = workspace.run("run", str(path))
+    text = both.replace("trials: 4", "trials: 2")
+    printed = killed_and_resumed(workspace, "both", text, "1/2 done", "next: sweeps show both.digits-4-3-3")
     for name in ("both.digits-5-5", "both.digits-4-3-3"):
         assert f"{name} | {name}: 2 finished" in printed
         assert f"next: sweeps show {name}" in printed

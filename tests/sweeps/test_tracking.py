@@ -109,6 +109,14 @@ def test_a_line_that_a_kill_left_torn_is_cut_off(journal: Journal) -> None:
     assert [line.startswith((b'["start_sweep"', b'["start_trial"')) for line, _ in lines(journal.path)] == [True, True]
 
 
+def test_a_report_that_cannot_be_made_holds_up_nothing(uri: str, journal: Journal) -> None:
+    note(journal, ["log_report", [], {}], ["log_text", ["# Notes", "notes.md"], {}])
+    writer = Writer(Runs(uri, "s"), journal.path)
+    writer.write()
+    assert (writer.standing("").waiting, writer.standing("").dropped) == (0, 1)
+    assert "no report: SpecError" in writer.standing("").failure
+
+
 @pytest.mark.smoke
 def test_a_sweep_is_written_by_the_time_it_ends(uri: str, tmp_path: Path) -> None:
     with Tracker(uri, "s", tmp_path / "s") as tracker:
