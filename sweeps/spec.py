@@ -27,11 +27,11 @@ from sweeps.spec_file import (
     Scheduler,
     SweepFile,
     Tables,
-    read_yaml,
     typed_values,
 )  # fmt: skip
 from sweeps.spec_parameters import METHOD, conditions, constants, preset_values, space
 from sweeps.spec_search import constraint_of, known_on_the_way
+from sweeps.spec_yaml import read_yaml
 from trainables.catalog import DETECTORS
 from trainables.datasets import DataConfig
 from trainables.errors import SpecError
