@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ def _tpe(spec: SweepSpec) -> BaseSampler:
 def _gp(spec: SweepSpec) -> BaseSampler:
     from optuna.samplers import GPSampler
 
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # its torch shares the cores with trials; workers are there already
     return GPSampler(seed=spec.seed, n_startup_trials=startup_trials(spec))
 
 

@@ -34,6 +34,7 @@ from trainables.store import Store
 
 DRIVER = "import sys; from tests.bench.sweep import drive; drive(*sys.argv[1:])"
 AT_ONCE = os.cpu_count() or 1
+NONE, ASHA = {"name": "none"}, {"name": "asha", "grace": 1, "reduction_factor": 3}
 Point = dict[str, Scalar]
 
 
@@ -87,14 +88,14 @@ def run(options: list[str]) -> dict[str, Any]:
 
 def _compared(origin: Path, trials: int, folder: Path) -> dict[str, Any]:
     print("drawing the scenes, which all ways share", flush=True)
-    work.prepared(load_spec(_spec_file(origin, trials, folder, "isolated", {"name": "none"})))
-    whole = _sweep(_spec_file(origin, trials, folder, "whole", {"name": "none"}), ())
+    work.prepared(load_spec(_spec_file(origin, trials, folder, "isolated", NONE)))
+    whole = _sweep(_spec_file(origin, trials, folder, "whole", NONE), ())
     half = len(whole.points) // 2
     their_walls, theirs = [], []
-    isolated = partial(_isolated, _spec_file(origin, trials, folder, "isolated", {"name": "none"}), folder)
+    isolated = partial(_isolated, _spec_file(origin, trials, folder, "isolated", NONE), folder)
     for part in (whole.points[:half], None, whole.points[half:]):
         if part is None:
-            asha = _sweep(_spec_file(origin, trials, folder, "asha", {}), whole.points[1:])
+            asha = _sweep(_spec_file(origin, trials, folder, "asha", ASHA), whole.points[1:])
         else:
             wall, results = isolated(part, len(theirs))
             their_walls.append(wall)
@@ -107,7 +108,7 @@ def _spec_file(origin: Path, trials: int, folder: Path, name: str, scheduler: di
     content = yaml.safe_load(origin.read_text())
     content |= {"name": name, "trials": trials, "compare": [], "storage": str(folder / name)}
     content["data"] = {**content.get("data", {"kind": "digits"}), "root": str(folder / "data")}
-    content |= {"scheduler": scheduler or content["scheduler"], "tracking_uri": f"sqlite:///{folder / name}.db"}
+    content |= {"scheduler": scheduler, "tracking_uri": f"sqlite:///{folder / name}.db"}
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
