@@ -38,6 +38,11 @@ def startup_trials(spec: SweepSpec) -> int:
     return max(4, spec.trials // 4)
 
 
+def _gp_startup_trials(spec: SweepSpec) -> int:
+    """A Gaussian process learns from few: as many as there are parameters."""
+    return min(startup_trials(spec), max(4, len(spec.space)))
+
+
 def _tpe(spec: SweepSpec) -> BaseSampler:
     from optuna.samplers import TPESampler
 
@@ -51,10 +56,10 @@ def _tpe(spec: SweepSpec) -> BaseSampler:
 
 
 def _gp(spec: SweepSpec) -> BaseSampler:
-    from optuna.samplers import GPSampler
+    from sweeps.gaussian_process import StoppedTrialsGPSampler
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # its torch shares the cores with trials; workers are there already
-    return GPSampler(seed=spec.seed, n_startup_trials=startup_trials(spec))
+    return StoppedTrialsGPSampler(seed=spec.seed, n_startup_trials=_gp_startup_trials(spec))
 
 
 def _cmaes(spec: SweepSpec) -> BaseSampler:

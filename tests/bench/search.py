@@ -1,8 +1,9 @@
-"""Our search against bare OptunaSearch with ASHA, and against random search, on simulated trials of `erd_digits.yaml`.
+"""The search of `erd_digits.yaml` against bare OptunaSearch with ASHA, and random search, on simulated trials.
 
-The simulator is fitted to real trials (`tests.bench.learning_curves`; `--record N` trains them anew). Every search
-runs through Ray Tune, two trials at a time, with trial 0 at the preset. A budget is a number of epochs trained; regret
-is the AP that the best configuration that had finished by then lacks of the simulator's optimum, without noise.
+Beside them ours with the searcher's defaults, TPE and ASHA. The simulator is fitted to real trials
+(`tests.bench.learning_curves`; `--record N` trains them anew). Every search runs through Ray Tune, two trials at a
+time, with trial 0 at the preset. A budget is a number of epochs trained; regret is the AP that the best configuration
+that had finished by then lacks of the simulator's optimum, without noise.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from rich.table import Table
 from search_spaces.distributions import Scalar
 from sweeps.samplers import optuna_distribution
 from sweeps.spec import SweepSpec, load_spec
+from sweeps.spec_file import Scheduler
 from tests.bench.learning_curves import SPEC, Simulator, record, recorded
 from trainables.tune import EXCESSES, OBJECTIVE, PROGRESS, VALUES
 
 AT_ONCE = 2
-BUDGETS = (20, 40, 60, 80, 120, 160, 240)  # epochs; the sweep file's 16 whole trials are 80
+ASHA = Scheduler(name="asha", grace=1, reduction_factor=3)
+BUDGETS = (20, 40, 60, 80, 120, 160)  # epochs; the sweep file's 16 whole trials are 80
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ def run(options: list[str]) -> dict[str, float]:
 
 
 def _trials(name: str, spec: SweepSpec) -> int:
-    """More than any budget pays for: a stopped trial trains one epoch at least."""
-    return BUDGETS[-1] // spec.epochs if name == "random" else BUDGETS[-1] // 2
+    """At least what any budget pays for; with ASHA a trial trains two epochs and more in the mean."""
+    return BUDGETS[-1] // (spec.epochs if name in ("ours", "random") else 2)
 
 
 def _ours(spec: SweepSpec) -> tuple[Any, Any]:
@@ -74,6 +77,10 @@ def _ours(spec: SweepSpec) -> tuple[Any, Any]:
     from sweeps.searcher import IncrementalSearch
 
     return IncrementalSearch(spec), scheduler_of(spec)
+
+
+def _defaults(spec: SweepSpec) -> tuple[Any, Any]:
+    return _ours(replace(spec, sampler="tpe", scheduler=ASHA))
 
 
 def _bare(spec: SweepSpec) -> tuple[Any, Any]:
@@ -86,7 +93,7 @@ def _bare(spec: SweepSpec) -> tuple[Any, Any]:
     )  # fmt: skip
     scheduler = ASHAScheduler(
         time_attr=PROGRESS, metric=OBJECTIVE, mode="max", max_t=spec.max_progress,
-        grace_period=spec.scheduler.grace or 1, reduction_factor=spec.scheduler.reduction_factor,
+        grace_period=ASHA.grace, reduction_factor=ASHA.reduction_factor,
     )  # fmt: skip
     return search, scheduler
 
@@ -104,7 +111,12 @@ def _random(spec: SweepSpec) -> tuple[Any, Any]:
     return search, FIFOScheduler()
 
 
-SEARCHES: dict[str, Callable[[SweepSpec], tuple[Any, Any]]] = {"ours": _ours, "bare": _bare, "random": _random}
+SEARCHES: dict[str, Callable[[SweepSpec], tuple[Any, Any]]] = {
+    "ours": _ours,
+    "ours, TPE and ASHA": _defaults,
+    "bare": _bare,
+    "random": _random,
+}
 
 
 def _searched(spec: SweepSpec, search: Callable[[SweepSpec], tuple[Any, Any]], simulator: Simulator) -> list[Ended]:

@@ -118,9 +118,8 @@ def drive(spec_file: str, points: str) -> None:
     """`sweeps run`, in a process of its own, where trial 0 is followed by `points`."""
     from sweeps import runner
     from sweeps.progress import Display
-    from sweeps.searcher import IncrementalSearch
 
-    runner.IncrementalSearch = partial(IncrementalSearch, known=Known(guesses=json.loads(points)))
+    runner.known_trials = lambda spec: Known(guesses=json.loads(points))
     with Display() as display:
         runner.run_sweep(load_spec(Path(spec_file)), False, display)
 

@@ -25,3 +25,10 @@ def database(tmp_path: Path, empty_database: Path) -> Path:
 @pytest.fixture
 def uri(database: Path) -> str:
     return f"sqlite:///{database}"
+
+
+@pytest.fixture
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("PALIMPSEST_STORAGE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import yaml
 
 from sweeps.spec import SweepSpec, parse_spec
+from trainables.errors import SpecError
 
 GOOD: dict[str, Any] = {
     "name": "good",
@@ -25,3 +27,17 @@ def text_of(**changes: Any) -> str:
 def spec_of(**changes: Any) -> SweepSpec:
     """The checked spec of the same."""
     return parse_spec(text_of(**changes), "sweep.yaml")
+
+
+def problems_of(**changes: Any) -> tuple[str, ...]:
+    """The lines that tell what is wrong with it."""
+    with pytest.raises(SpecError) as raised:
+        spec_of(**changes)
+    assert raised.value.subject == "sweep.yaml"
+    return raised.value.problems
+
+
+def the_problem(**changes: Any) -> str:
+    """The only such line."""
+    (line,) = problems_of(**changes)
+    return line
