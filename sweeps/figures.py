@@ -66,26 +66,26 @@ def trade_off(found: Findings) -> go.Figure:
     """Each trial in two objectives, or in AP of new and old classes; what no other trial beats is joined by a line."""
     aim = found.spec.aim.objectives
     x, y = (aim[0], aim[1]) if len(aim) > 1 else (Objective("ap_new"), Objective("ap_old"))
-    known = [
-        (trial, a, b) for trial in found.trials if (a := _of(trial, x)) is not None and (b := _of(trial, y)) is not None
-    ]
+    places = [(trial, _of(trial, x), _of(trial, y)) for trial in found.trials]
+    known = [(trial, _scaled(x, a), _scaled(y, b)) for trial, a, b in places if a is not None and b is not None]
     figure = go.Figure()
-    for state, symbol in (("finished", "circle"), ("stopped", "x")):
-        own = [(trial, a, b) for trial, a, b in known if trial.state == state]
-        figure.add_scatter(
-            x=[_scaled(x, a) for _, a, _ in own],
-            y=[_scaled(y, b) for _, _, b in own],
-            text=[f"trial {trial.number}" for trial, _, _ in own],
-            mode="markers",
-            name=state,
-            marker={"size": 10, "symbol": symbol},
-        )
+    _add_trials(figure, known)
     if len(aim) > 1:
         unbeaten = {trial.number for trial in pareto_front(found.spec, found.trials)}
-        front = sorted((_scaled(x, a), _scaled(y, b)) for trial, a, b in known if trial.number in unbeaten)
+        front = sorted((a, b) for trial, a, b in known if trial.number in unbeaten)
         figure.add_scatter(x=[a for a, _ in front], y=[b for _, b in front], mode="lines", name="front")
     title = "Pareto front" if len(aim) > 1 else "Old classes against new ones"
     return figure.update_layout(title=title, xaxis_title=x.name, yaxis_title=y.name)
+
+
+def _add_trials(
+    figure: go.Figure, places: Sequence[tuple[Trial, float | str, float]], stopped: str = "stopped"
+) -> None:
+    """A mark for each trial at its x and y."""
+    for state, name, symbol in (("finished", "finished", "circle"), ("stopped", stopped, "x")):
+        own = [(f"trial {trial.number}", x, y) for trial, x, y in places if trial.state == state]
+        labels, xs, ys = zip(*own, strict=True) if own else ((), (), ())
+        figure.add_scatter(x=xs, y=ys, text=labels, mode="markers", name=name, marker={"size": 9, "symbol": symbol})
 
 
 def _of(trial: Trial, objective: Objective) -> float | None:
@@ -115,18 +115,10 @@ def slices(found: Findings) -> list[go.Figure]:
     objective = found.spec.objective
     figures = []
     for name, distribution in found.spec.space.items():
-        known = [(trial, value) for trial in found.trials if (value := _parameter(trial, name)) is not None]
+        places = [(trial, _parameter(trial, name), _of(trial, objective)) for trial in found.trials]
+        known = [(trial, v, _scaled(objective, o)) for trial, v, o in places if v is not None and o is not None]
         figure = go.Figure()
-        for state, symbol in (("finished", "circle"), ("stopped", "x")):
-            own = [(t, v, o) for t, v in known if t.state == state and (o := _of(t, objective)) is not None]
-            figure.add_scatter(
-                x=[value for _, value, _ in own],
-                y=[_scaled(objective, o) for _, _, o in own],
-                text=[f"trial {trial.number}" for trial, _, _ in own],
-                mode="markers",
-                name=state if state == "finished" else "stopped, where it was",
-                marker={"symbol": symbol, "size": 8},
-            )
+        _add_trials(figure, known, "stopped, where it was")
         numeric = not isinstance(distribution, Choice)
         logarithmic = isinstance(distribution, LogUniform) or (
             isinstance(distribution, IntUniform) and distribution.log

@@ -90,6 +90,7 @@ class References:
     Args:
         configs: of any trial of each method of the sweep.
         others: the chains to compare with; they go on from the same base step.
+        installation: the check of a worker under way, which then has loaded half of what the base step needs.
     """
 
     def __init__(
@@ -99,12 +100,13 @@ class References:
         configs: Mapping[str, TrialConfig],
         others: Mapping[str, TrialConfig],
         runtime: Runtime,
+        installation: Any,
         display: Display,
     ) -> None:
         announce_tables(configs, runtime, display)
         config = next(iter(configs.values()))
         tasks, last = Tasks(ray, spec, display), len(config.scenario.steps) - 1
-        base = tasks.submit("base step", joint_task, config, runtime, 0)
+        base = tasks.submit("base step", joint_task, config, runtime, 0, installation)
         first = [base, *joint_tasks(tasks, spec, config, runtime)]
         tables = [base]
         for method, own in configs.items():  # one after another: they share the images and targets

@@ -63,7 +63,7 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
     splits = work.prepared(spec)
     bases = work.base_configs(spec, splits)
     config = bases[spec.method]
-    references = _references(spec, bases, splits, display, ray)  # they train while MLflow opens
+    references = _references(ray, spec, bases, splits, installation, display)  # they train while MLflow opens
     with Tracker(spec.tracking_uri, spec.name, spec.folder, spec.study_url) as tracker:
         outcome(ray, installation)
         record = {"identity": spec.identity, "text": spec.text, "started_in": str(Path.cwd())}
@@ -82,7 +82,12 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
 
 
 def _references(
-    spec: SweepSpec, bases: Mapping[str, TrialConfig], splits: Splits, display: Display, ray: Any
+    ray: Any,
+    spec: SweepSpec,
+    bases: Mapping[str, TrialConfig],
+    splits: Splits,
+    installation: Any,
+    display: Display,
 ) -> dict[Scenario, References]:
     """Those of each scenario, under way."""
     others, under_way = work.compared(spec, splits), {}
@@ -93,7 +98,7 @@ def _references(
         )
         if spec.aim.pooled:
             display.say(f"references of {scenario.name}:")
-        under_way[scenario] = References(ray, spec, own, compared, work.runtime(spec, splits), display)
+        under_way[scenario] = References(ray, spec, own, compared, work.runtime(spec, splits), installation, display)
     return under_way
 
 

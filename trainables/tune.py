@@ -167,8 +167,11 @@ def _finite(event: dict[str, Any]) -> dict[str, Any]:
     return event | kept
 
 
-def joint_task(config: TrialConfig, runtime: Runtime, step: int) -> None:
-    """Train and score the reference of `step` into the store; for step 0 it is the base step of every trial."""
+def joint_task(config: TrialConfig, runtime: Runtime, step: int, *after: Any) -> None:
+    """Train and score the reference of `step` into the store, once the tasks `after` are done.
+
+    For step 0 it is the base step of every trial.
+    """
     from trainables.trial import run_joint
 
     run_joint(config, runtime, step)

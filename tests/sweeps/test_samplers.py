@@ -6,8 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
+from search_spaces.distributions import Uniform
+from sweeps.gaussian_process import StoppedTrialsGPSampler
 from sweeps.samplers import SAMPLERS, optuna_distribution
 from sweeps.searcher import IncrementalSearch
 from sweeps.spec import SweepSpec
@@ -117,3 +120,20 @@ def test_ranges_in_optunas_terms() -> None:
     assert found["erd/alpha_cls"] == optuna.distributions.FloatDistribution(0.5, 3.5, step=0.25)
     assert found["optim/warmup_iters"] == optuna.distributions.IntDistribution(0, 200)
     assert isinstance(found["erd/cls_loss"], optuna.distributions.CategoricalDistribution)
+
+
+def test_a_gaussian_process_learns_from_stopped_trials() -> None:
+    ranges = {"x": optuna_distribution(Uniform(0.0, 1.0))}
+
+    def proposed(kind: type[optuna.samplers.GPSampler]) -> float:
+        study = optuna.create_study(direction="maximize", sampler=kind(seed=0, n_startup_trials=4))
+        for x in (0.0, 0.15, 0.3, 0.45):  # the more, the better,
+            known = {"params": {"x": x}, "distributions": ranges, "intermediate_values": {1: x - 0.1}}
+            study.add_trial(optuna.create_trial(value=x, **known))
+        for x in (0.8, 0.9, 1.0):  # but too much is bad
+            known = {"params": {"x": x}, "distributions": ranges, "intermediate_values": {1: -1.0}}
+            study.add_trial(optuna.create_trial(state=optuna.trial.TrialState.PRUNED, **known))
+        return float(study.ask(ranges).params["x"])
+
+    assert proposed(optuna.samplers.GPSampler) > 0.7
+    assert proposed(StoppedTrialsGPSampler) < 0.7
