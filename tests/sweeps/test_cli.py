@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -39,24 +38,10 @@ def sweeps(folder: Path, *arguments: str, code: str = ENTRY) -> subprocess.Compl
     )
 
 
-def cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def test_check_loads_nothing_heavy(tmp_path: Path) -> None:
     checked = sweeps(tmp_path, "check", str(CONFIGS / "erd_digits.yaml"), code=WITH_MODULES)
     assert checked.returncode == 0, checked.stderr
     assert json.loads(checked.stdout.splitlines()[-1]) == []
-
-
-def test_check_takes_less_than_a_second(tmp_path: Path) -> None:
-    spent = []
-    for _ in range(3):
-        before = cpu_seconds()
-        assert sweeps(tmp_path, "check", str(CONFIGS / "erd_digits.yaml")).returncode == 0
-        spent.append(cpu_seconds() - before)
-    assert min(spent) < 1.0
 
 
 def test_check_says_what_will_be_searched_and_leaves_nothing(tmp_path: Path) -> None:
@@ -101,7 +86,7 @@ def test_what_is_not_there_is_told_in_one_line(tmp_path: Path, arguments: tuple[
     (line,) = refused.stderr.splitlines()
     assert line.startswith(message)
     if "shipped" in message:
-        assert line.endswith("demo.yaml, erd_digits.yaml")
+        assert line.endswith("demo.yaml, erd_digits.yaml, methods_digits.yaml")
     assert list(tmp_path.iterdir()) == []
 
 
