@@ -102,7 +102,7 @@ def _leaderboard(found: Findings, best: Sequence[Trial]) -> str:
         for name, metrics in found.references.items()
         if not name.startswith("test/")
     }
-    rows |= {_called(found, trial): dict(trial.ap) for trial in best[: figures.NUM_CURVES]}
+    rows |= {_called(found, trial): dict(trial.ap) for trial in _leaders(best)}
     floor, ceiling = (rows.get(name, {}).get("ap_all") for name in ("finetune", "joint"))
     aims = {OBJECTIVE + one.name: one for one in found.spec.aim.objectives if one.name not in AP_COLUMNS}
     head = ["tune split", *AP_COLUMNS.values(), *(one.name for one in aims.values()), "gap closed"]
@@ -127,7 +127,7 @@ def _pooled_board(found: Findings, best: Sequence[Trial]) -> str:
                 len(found.spec.scenarios[place].steps) - 1
             )
     board = [[row, "-", *map(points, values)] for row, values in rows.items()]
-    for trial in best[: figures.NUM_CURVES]:
+    for trial in _leaders(best):
         pooled = trial.ap.get(OBJECTIVE + found.spec.objective.name)
         board.append([_called(found, trial), points(pooled), *(points(trial.ap.get(f"{key}/ap_all")) for key in keys)])
     return _table(
@@ -138,6 +138,12 @@ def _pooled_board(found: Findings, best: Sequence[Trial]) -> str:
         ],
         board,
     )
+
+
+def _leaders(best: Sequence[Trial]) -> list[Trial]:
+    """The best trials, and the published defaults wherever they are."""
+    first, rest = best[: figures.NUM_CURVES], best[figures.NUM_CURVES :]
+    return [*first, *(trial for trial in rest if trial.number == 0)]
 
 
 def _called(found: Findings, trial: Trial) -> str:

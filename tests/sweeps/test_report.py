@@ -102,9 +102,12 @@ def test_the_leaderboard_says_how_much_of_the_gap_each_closes(uri: str) -> None:
     assert page.row("spent")[:2] == ["spent", "1.500"]
 
 
-def test_importances_wait_for_enough_trials(uri: str) -> None:
+def test_the_published_defaults_are_on_the_board_however_far_behind_and_importances_come_with_enough_trials(
+    uri: str,
+) -> None:
     sweep(uri, 50)
     page = Page(sweep_report(uri, "good"))
+    assert page.row("trial 0 (published defaults)")[1] == "50.0"
     assert not any("not worth showing" in text for text in page.texts["p"])
 
 
