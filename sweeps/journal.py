@@ -43,6 +43,14 @@ def lines(path: Path, offset: int = 0) -> Iterator[tuple[bytes, int]]:
             yield line, offset
 
 
+def cut(path: Path, offset: int) -> None:
+    """Take a journal back to where it had `offset` bytes, in a new file: who reads it can tell."""
+    aside = path.with_suffix(".aside")
+    with path.open("rb") as file:
+        aside.write_bytes(file.read(offset))
+    aside.replace(path)
+
+
 def _cut_torn_line(path: Path) -> None:
     if not path.exists():
         return

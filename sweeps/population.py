@@ -83,6 +83,14 @@ class Listener(Callback):
         """Tell the failure."""
         self._search.on_trial_complete(str(trials.index(trial)), None, error=True)
 
+    def get_state(self) -> dict[str, Any]:
+        """What Tune's snapshot holds: how far the study has come."""
+        return {"place": self._search.place}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go back to the snapshot: a trial that ended after it may now go on from another one."""
+        self._search.go_back(state["place"])
+
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: a resumed sweep brings its own listener."""
         return {}

@@ -208,7 +208,7 @@ def _search(
     if restorable(experiment):
         tuner = tune.Tuner.restore(str(experiment), trainable=trainable, resume_unfinished=True)
         # Tune would go on with the listeners that it pickled at the start; ours speak to this driver's records.
-        listeners = [recorder, Listener(IncrementalSearch.reopened(spec))] if copied else [recorder]
+        listeners = [recorder, Listener(IncrementalSearch(spec))] if copied else [recorder]
         tuner._local_tuner._run_config.callbacks = listeners
     else:
         shutil.rmtree(experiment, ignore_errors=True)

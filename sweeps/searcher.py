@@ -17,10 +17,11 @@ from ray.tune.utils.util import unflatten_dict
 
 from search_spaces.distributions import Scalar
 from sweeps.budget import Spending
+from sweeps.journal import cut
 from sweeps.results import mean_ranks
 from sweeps.samplers import SAMPLERS, directions, optuna_distribution
 from sweeps.spec import SweepSpec
-from sweeps.study import study_storage
+from sweeps.study import study_file, study_storage
 from sweeps.warm_start import Known, Observation
 from trainables.tune import EXCESSES, OBJECTIVE, PARTS, PROGRESS, VALUES, sound
 
@@ -30,40 +31,26 @@ class IncrementalSearch(Searcher):
 
     Beside `ray.tune.search.optuna.OptunaSearch` (ray 2.60) it knows the sweep's clock, constraints, parameters that
     exist only under another's value, and budgets. A trial stopped before the end of the clock is told as pruned with
-    all its values, never as complete. After a restore, a result that the study has already is let pass, and trials
-    that the study holds as running and Tune does not know are failed.
+    all its values, never as complete. A restore takes the study back to Tune's snapshot: what came after is played
+    again, maybe to another end, and no trial stays in the study that Tune does not know.
     """
 
     def __init__(self, spec: SweepSpec, known: Known | None = None) -> None:
-        """A new search, or the frame of one to restore.
+        """A search over the sweep's study; one that has trials is gone on with, and they are known by their numbers.
 
         Args:
-            known: what it begins with, beside the sweep's first points.
+            known: what a new study begins with, beside the sweep's first points.
         """
         super().__init__(metric=OBJECTIVE, mode=spec.objective.direction)
         self._spec = spec
-        self._trials: dict[str, int] = {}
         self._live: dict[str, Trial] = {}
         self._parts: list[list[float]] = []
         self._spending = Spending(spec)
         self._open(SAMPLERS[spec.sampler].build(spec))
-        known = known or Known()
-        for observation in known.observations:
-            self._observe(observation)
-        for point in spec.first_points():
-            self._study.enqueue_trial(dict(point))
-        for guess in known.guesses:
-            self._study.enqueue_trial(dict(guess), skip_if_exists=True)
-
-    @classmethod
-    def reopened(cls, spec: SweepSpec) -> IncrementalSearch:
-        """The search over a study that is there, whose trials are known by their numbers; it proposes nothing more."""
-        search = cls.__new__(cls)
-        Searcher.__init__(search, metric=OBJECTIVE, mode=spec.objective.direction)
-        search._spec, search._spending, search._live, search._parts = spec, Spending(spec), {}, []
-        search._open(SAMPLERS[spec.sampler].build(spec))
-        search._trials = {str(trial.number): trial.number for trial in search._study.get_trials(deepcopy=False)}
-        return search
+        there = self._study.get_trials(deepcopy=False)
+        self._trials = {str(trial.number): trial.number for trial in there}
+        if not there:
+            self._begin(known or Known())
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The configuration of a trial, as `trainables.tune.with_parameters` takes it; `FINISHED` at a budget's end."""
@@ -99,20 +86,27 @@ class IncrementalSearch(Searcher):
         self._live.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
-        """Keep which trial is which, and where the sampler and the budget are; the study keeps itself."""
-        state = (self._trials, self._study.sampler, self._spending, self._parts)
+        """Keep which trial is which, and where the sampler, the budget and the study are."""
+        state = (self._trials, self._study.sampler, self._spending, self._parts, self.place)
         Path(checkpoint_path).write_bytes(pickle.dumps(state))
 
     def restore(self, checkpoint_path: str) -> None:
-        """Restore, and fail the trials that were asked for after the last snapshot."""
+        """Go back to where `save` was called."""
         # A file that Tune and this class wrote into the sweep's own folder.
-        self._trials, sampler, self._spending, self._parts = pickle.loads(Path(checkpoint_path).read_bytes())
+        self._trials, sampler, self._spending, self._parts, place = pickle.loads(Path(checkpoint_path).read_bytes())
         self._spending.restart()
-        self._open(sampler)
-        known = set(self._trials.values())
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.number not in known:
-                self._study.tell(trial.number, state=TrialState.FAIL)
+        self.go_back(place, sampler)
+
+    @property
+    def place(self) -> int:
+        """How far the study has come, for `go_back`."""
+        return study_file(self._spec.folder).stat().st_size
+
+    def go_back(self, place: int, sampler: optuna.samplers.BaseSampler | None = None) -> None:
+        """Take the study, and the sampler if one is given, back to an earlier place."""
+        cut(study_file(self._spec.folder), place)
+        self._live = {}
+        self._open(sampler or self._study.sampler)
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the study and its open trials, which are read anew."""
@@ -131,6 +125,14 @@ class IncrementalSearch(Searcher):
             directions=directions(self._spec.aim),
             load_if_exists=True,
         )
+
+    def _begin(self, known: Known) -> None:
+        for observation in known.observations:
+            self._observe(observation)
+        for point in self._spec.first_points():
+            self._study.enqueue_trial(dict(point))
+        for guess in known.guesses:
+            self._study.enqueue_trial(dict(guess), skip_if_exists=True)
 
     def _observe(self, observation: Observation) -> None:
         """Put a trial of an earlier sweep into the study."""

@@ -6,6 +6,7 @@ process that writes to MLflow copies it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
@@ -28,7 +29,8 @@ class StudyCopy:
         self._name, self._journal, self._url = name, study_file(folder), url
         self._source: optuna.Study | None = None
         self._storage: BaseStorage | None = None
-        self._study_id, self._size = 0, 0
+        self._study_id = 0
+        self._file = (0, 0)  # the journal that was last looked at: inode and size
         self._done = 0  # so many first trials are finished and copied
 
     def update(self) -> None:
@@ -37,13 +39,15 @@ class StudyCopy:
         Raises:
             Exception: of SQLAlchemy or below it, where the database does not answer.
         """
-        size = self._journal.stat().st_size if self._journal.exists() else 0
-        if size < self._size:  # the search was begun anew
+        if not self._journal.exists():
+            return
+        found = self._journal.stat()
+        if found.st_ino != self._file[0]:  # the search was begun anew or has gone back to a snapshot
             self._source, self._storage = None, None
-        if size and size != self._size:
+        if found.st_size and (found.st_ino, found.st_size) != self._file:
             optuna.logging.set_verbosity(optuna.logging.ERROR)
             self._copy_trials()
-            self._size = size
+            self._file = found.st_ino, found.st_size
 
     def _copy_trials(self) -> None:
         if self._source is None:
@@ -63,15 +67,14 @@ class StudyCopy:
                 self._done += 1
 
     def _opened(self, source: optuna.Study, trials: list[FrozenTrial]) -> BaseStorage:
-        """The database with this study in it; the copy of an earlier search under its name goes."""
+        """The database with this study in it; a copy of what this study never was, or is no longer, goes."""
         storage = RDBStorage(
             self._url, engine_kwargs={"connect_args": {"timeout": 30}} if _is_sqlite(self._url) else {}
         )
         copy = optuna.create_study(
             study_name=self._name, storage=storage, directions=source.directions, load_if_exists=True
         )
-        first = copy.get_trials(deepcopy=False)[:1]
-        if first and (not trials or first[0].datetime_start != trials[0].datetime_start):
+        if not _became(copy.get_trials(deepcopy=False), trials):
             optuna.delete_study(study_name=self._name, storage=storage)
             copy = optuna.create_study(study_name=self._name, storage=storage, directions=source.directions)
         self._study_id, self._done, self._storage = copy._study_id, 0, storage
@@ -80,6 +83,16 @@ class StudyCopy:
 
 def _is_sqlite(url: str) -> bool:
     return url.startswith("sqlite")
+
+
+def _became(copies: Sequence[FrozenTrial], trials: Sequence[FrozenTrial]) -> bool:
+    """Whether the trials are what the copies were once, or still are."""
+    return len(copies) <= len(trials) and all(
+        copy.datetime_start == trial.datetime_start
+        and copy.intermediate_values.items() <= trial.intermediate_values.items()
+        and (not copy.state.is_finished() or copy.state == trial.state)
+        for copy, trial in zip(copies, trials, strict=False)
+    )
 
 
 def _bring(storage: BaseStorage, copy: FrozenTrial, trial: FrozenTrial) -> None:

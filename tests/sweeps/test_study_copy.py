@@ -14,6 +14,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.journal import cut
 from sweeps.study import study_file, study_storage
 from sweeps.study_copy import StudyCopy
 
@@ -87,6 +88,23 @@ def test_a_search_begun_anew_replaces_the_copy_of_the_one_before(study: optuna.S
     again.tell(again.ask(RANGE), 0.75)
     copy.update()
     assert [trial.value for trial in copied(url)] == [0.75]
+
+
+@pytest.mark.parametrize("process", ["the same", "another"])
+def test_a_study_that_went_back_to_a_snapshot_is_copied_as_it_became(tmp_path: Path, process: str) -> None:
+    url, study = f"sqlite:///{tmp_path}/study.db", begun(tmp_path)
+    copy = StudyCopy("s", tmp_path, url)
+    trial = study.ask(RANGE)
+    place = study_file(tmp_path).stat().st_size
+    trial.report(0.25, 1)
+    study.tell(trial, 0.25)
+    study.ask(RANGE)
+    copy.update()
+    cut(study_file(tmp_path), place)
+    again = optuna.load_study(study_name="s", storage=study_storage(tmp_path))
+    again.tell(0, 0.75)
+    (copy if process == "the same" else StudyCopy("s", tmp_path, url)).update()
+    assert [(one.value, one.intermediate_values) for one in copied(url)] == [(0.75, {})]
 
 
 def test_before_the_search_there_is_nothing_to_copy(tmp_path: Path) -> None:
