@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sweeps.spec import SweepSpec
 from trainables.files import write_json
+from trainables.journal import read
 from trainables.tune import PROGRESS
 
 TABLES = ("images", "targets", "responses")
@@ -23,7 +24,7 @@ def hours(spec: SweepSpec, spent_s: float) -> dict[str, float]:
     Args:
         spent_s: seconds of all trials together, also of those that were stopped.
     """
-    trials = [json.loads(path.read_text()) for path in (spec.folder / "trials").glob("*/events.json")]
+    trials = [read(path) for path in (spec.folder / "trials").glob("*/events.jsonl")]
     facts = [event.get("facts", {}) for trial in trials for event in trial]
     trained = sum(trial[-1][PROGRESS] for trial in trials if trial)
     whole = sum(spec.max_progress for trial in trials if trial)

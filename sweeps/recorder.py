@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
@@ -20,6 +21,7 @@ from sweeps.show import AP_COLUMNS
 from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker, Verdict
 from trainables.config import Segment, TrialConfig, under_schedule
+from trainables.journal import read, read_one
 from trainables.tune import (
     EVENT,
     EXCESSES,
@@ -120,7 +122,7 @@ class Recorder(Callback):
         """Record the event behind a result: Tune hears of clock and objective alone."""
         self.spending.spend(trial.trial_id, result)
         if FAILURE not in result:
-            event = self._events(trial)[result[EVENT]]
+            event = read_one(self._events_of(trial), result[EVENT])
             if event["step"] and "classes" in event:
                 event["metrics"] |= self._judged(result)
             record_event(self.tracker, trial.trial_id, event)
@@ -148,14 +150,13 @@ class Recorder(Callback):
                 self.ended.append(self._ended(trial, verdict))
                 self.tracker.end_trial(trial.trial_id, verdict, now_ms(), _reason(trial, verdict))
 
-    def _events(self, trial: Trial) -> list[dict[str, Any]]:
-        events: list[dict[str, Any]] = json.loads(events_file(self.spec.folder / "trials", trial.trial_id).read_text())
-        return events
+    def _events_of(self, trial: Trial) -> Path:
+        return events_file(self.spec.folder / "trials", trial.trial_id)
 
     def _ended(self, trial: Trial, verdict: Verdict) -> Ended:
         result, config = trial.last_result or {}, with_parameters(self.bases, trial.config)
         if self.spec.scheduler.name == "pbt" and VALUES in result:
-            acted = self._events(trial)[-1].get("schedule", ())
+            acted = read(self._events_of(trial))[-1].get("schedule", ())
             config = under_schedule(config, [Segment(**one) for one in acted]) if acted else config
         number = self.numbers[trial.trial_id]
         return Ended(number, trial.trial_id, config, verdict, result.get(VALUES, ()), result.get(EXCESSES, ()))

@@ -17,12 +17,12 @@ from ray.tune.utils.util import unflatten_dict
 
 from search_spaces.distributions import Scalar
 from sweeps.budget import Spending
-from sweeps.journal import cut
 from sweeps.results import mean_ranks
 from sweeps.samplers import SAMPLERS, directions, optuna_distribution
 from sweeps.spec import SweepSpec
 from sweeps.study import study_file, study_storage
 from sweeps.warm_start import Known, Observation
+from trainables.journal import cut
 from trainables.tune import EXCESSES, OBJECTIVE, PARTS, PROGRESS, VALUES, sound
 
 

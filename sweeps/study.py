@@ -12,7 +12,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.journal import Journal, lines
+from trainables.journal import Journal, lines
 
 
 def study_file(folder: Path) -> Path:

@@ -19,9 +19,9 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec
 
 from sweeps.connection import TrackingError, answered, one_line
-from sweeps.journal import Journal
 from sweeps.runs import Runs, Scalar, Verdict
 from sweeps.writer import Standing, waiting
+from trainables.journal import Journal
 
 __all__ = ["Scalar", "Tracker", "Verdict"]
 

@@ -23,9 +23,9 @@ from typing import IO, TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from sweeps.connection import TrackingError, one_line
-from sweeps.journal import lines
 from sweeps.runs import Runs
 from trainables.files import write_json
+from trainables.journal import lines
 
 if TYPE_CHECKING:
     from sweeps.study_copy import StudyCopy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -11,8 +10,9 @@ from typing import Any
 
 from trainables.config import Runtime, TrialConfig
 from trainables.errors import TrainingError
-from trainables.files import write_json
+from trainables.files import written_whole
 from trainables.history import adopt_state, checkpoint_folder, read_history
+from trainables.journal import append, line_of, read
 from trainables.objectives import Aim
 from trainables.scenarios import Scenario
 
@@ -85,9 +85,10 @@ def _gone_on(config: TrialConfig, runtime: Runtime, events: Path) -> TrialConfig
         history = read_history(Path(folder))
         config = history.continued(config)
         adopt_state(Path(folder), config, runtime, history.progress)
-    known, own = list(history.events), json.loads(events.read_text()) if events.exists() else []
-    if own[: len(known)] != known:
-        write_json(events, known)
+    known = list(history.events)
+    if read(events)[: len(known)] != known:
+        with written_whole(events) as aside:
+            aside.write_bytes(b"".join(map(line_of, known)))
     return config
 
 
@@ -98,8 +99,8 @@ def sound(result: Mapping[str, Any]) -> bool:
 
 
 def events_file(folder: Path, trial_id: str) -> Path:
-    """Where a trial keeps what it reported, a list of events in their order; see `tune_trial`."""
-    return folder / trial_id / "events.json"
+    """The journal of what a trial reported; see `tune_trial`."""
+    return folder / trial_id / "events.jsonl"
 
 
 class _Reporter:
@@ -110,9 +111,9 @@ class _Reporter:
 
     def __init__(self, path: Path, aim: Aim, config: TrialConfig, copied_in: Runtime | None = None) -> None:
         """`copied_in`: where the trial runs, if others may go on from it."""
-        self.path, self.aim, self.config, self.copied_in = path, aim, config, copied_in
-        self._before, self._scenario = 0, ""
-        self.events: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+        self.aim, self.config, self.copied_in = aim, config, copied_in
+        self._path, self._before, self._scenario = path, 0, ""
+        self.events: list[dict[str, Any]] = read(path)
         for number in range(len(self.events)):
             self._send(self.events[: number + 1])
 
@@ -132,7 +133,7 @@ class _Reporter:
             event["schedule"] = [asdict(segment) for segment in acted]
         if _place(event) not in map(_place, self.events):
             self.events.append(event)
-            write_json(self.path, self.events)
+            append(self._path, event)
             self._send(self.events, self.copied_in)
 
     @property

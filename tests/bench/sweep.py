@@ -30,7 +30,9 @@ from sweeps.spec import CONFIGS, SweepSpec, load_spec
 from sweeps.warm_start import Known
 from tests.bench.processes import Command
 from trainables.config import TrialConfig
+from trainables.journal import read
 from trainables.store import Store
+from trainables.tune import events_file
 
 DRIVER = "import sys; from tests.bench.sweep import drive; drive(*sys.argv[1:])"
 AT_ONCE = os.cpu_count() or 1
@@ -139,14 +141,14 @@ def _sweep(spec_file: Path, points: Sequence[Point]) -> Sweep:
     print(f"  {wall_s:.0f} s, CPU {cpu_s:.0f} s", flush=True)
     spec = load_spec(spec_file)
     found = searched(spec.tracking_uri, spec.name)
-    files = [spec.folder / "trials" / trial.trial_id / "events.json" for trial in found]
+    files = [events_file(spec.folder / "trials", trial.trial_id) for trial in found]
     params = [typed_params(spec, trial.method, trial.params) for trial in found]
     return Sweep(
         wall_s,
         cpu_s,
         cpu_s - references_cpu_s,
         [{name: values[name] for name in spec.space} for values in params],
-        [json.loads(path.read_text()) for path in files],
+        [read(path) for path in files],
     )
 
 

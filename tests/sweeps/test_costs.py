@@ -10,14 +10,15 @@ import pytest
 from sweeps.costs import add_references, hours, hours_line
 from sweeps.spec import SweepSpec
 from tests.sweeps.sweep_files import spec_of
-from trainables.files import write_json
+from trainables.journal import append
 
 
 def told(spec: SweepSpec, *trials: list[tuple[int, dict[str, float]]]) -> None:
     """Write what trials reported: the clock and, at the end of a step, its facts."""
     for number, events in enumerate(trials):
-        file = spec.folder / "trials" / str(number) / "events.json"
-        write_json(file, [{"progress": clock} | ({"facts": facts} if facts else {}) for clock, facts in events])
+        for clock, facts in events:
+            event = {"progress": clock} | ({"facts": facts} if facts else {})
+            append(spec.folder / "trials" / str(number) / "events.jsonl", event)
 
 
 BASE_WAS_THERE = {"time_train_s": 0.0, "time_saved_steps_s": 3600.0}

@@ -14,9 +14,9 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.journal import cut
 from sweeps.study import study_file, study_storage
 from sweeps.study_copy import StudyCopy
+from trainables.journal import cut
 
 RANGE = {"lambda_cls": optuna.distributions.FloatDistribution(0.1, 10.0, log=True)}
 

@@ -12,11 +12,11 @@ from mlflow import MlflowClient
 
 from sweeps import tracking
 from sweeps.connection import TrackingError
-from sweeps.journal import Journal, lines
 from sweeps.runs import Runs
 from sweeps.tracking import Tracker
 from sweeps.writer import Writer, waiting
 from tests.sweeps.test_runs import MATRIX, METRICS, PARAMS, SCOPE, T0, TABLE, all_runs, points, the_run
+from trainables.journal import Journal, lines
 
 TRIAL = [
     ["start_trial", ["t1", PARAMS, SCOPE, T0], {}],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_torn_line(path)
+        cut_torn_line(path)
         self._file = path.open("ab", buffering=0)
 
     def append(self, value: Any) -> bytes:
         """The line that `value` is now in the file, written at once."""
-        line = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+        line = line_of(value)
         self._file.write(line)
         return line
 
@@ -30,6 +31,19 @@ class Journal:
 
     def __setstate__(self, path: Path) -> None:
         Journal.__init__(self, path)
+
+
+def append(path: Path, value: Any) -> None:
+    """Append to a journal and close it, so that other hosts of a shared folder see what is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cut_torn_line(path)
+    with path.open("ab") as file:
+        file.write(line_of(value))
+
+
+def line_of(value: Any) -> bytes:
+    """`value` as a line of a journal."""
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
 def lines(path: Path, offset: int = 0) -> Iterator[tuple[bytes, int]]:
@@ -43,6 +57,17 @@ def lines(path: Path, offset: int = 0) -> Iterator[tuple[bytes, int]]:
             yield line, offset
 
 
+def read(path: Path) -> list[Any]:
+    """All that was appended to a journal; nothing if there is none."""
+    return [json.loads(line) for line, _ in lines(path)] if path.exists() else []
+
+
+def read_one(path: Path, number: int) -> Any:
+    """What was appended as the `number`th (from 0)."""
+    line, _ = next(islice(lines(path), number, None))
+    return json.loads(line)
+
+
 def cut(path: Path, offset: int) -> None:
     """Take a journal back to where it had `offset` bytes, in a new file: who reads it can tell."""
     aside = path.with_suffix(".aside")
@@ -51,7 +76,8 @@ def cut(path: Path, offset: int) -> None:
     aside.replace(path)
 
 
-def _cut_torn_line(path: Path) -> None:
+def cut_torn_line(path: Path) -> None:
+    """Cut off what a killed process left of a line."""
     if not path.exists():
         return
     whole = max((end for _, end in lines(path)), default=0)
