@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from ray import tune
 
 from sweeps import work
@@ -38,6 +40,8 @@ from trainables.scenarios import Scenario
 from trainables.store import Store
 from trainables.tune import tune_trial
 
+DRIVER_WAIT_S = 10.0  # for one that is ending
+
 
 class InterruptionError(PalimpsestError):
     """A sweep ended before its trials did, by a person's wish."""
@@ -47,14 +51,33 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
     """Run or go on with a sweep.
 
     Raises:
-        SpecError: the sweep exists and is not to be resumed, or was started from another file, or asks for resources
-            that no node has.
+        SpecError: the sweep exists and is not to be resumed, or was started from another file, or runs already, or asks
+            for resources that no node has.
         DataError: the data cannot serve it.
         PalimpsestError: mmcv's operations do not work where trials run.
         TrackingError: MLflow does not answer.
         InterruptionError: Ctrl-C or SIGINT; what there is is saved.
     """
     _claim(spec, resume)
+    with _only_driver(spec):
+        _run(spec, display)
+
+
+@contextmanager
+def _only_driver(spec: SweepSpec) -> Iterator[None]:
+    """Two drivers would tear each other's study and records."""
+    spec.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(spec.folder / "driver.lock")
+    try:
+        held = lock.acquire(timeout=DRIVER_WAIT_S)
+    except Timeout as error:
+        problem = f"is being run by another process, which holds {lock.lock_file}"
+        raise SpecError(spec.name, [problem]) from error
+    with held:
+        yield
+
+
+def _run(spec: SweepSpec, display: Display) -> None:
     display.now("starting")
     ray = connect()
     installation = checking_installation(ray)

@@ -19,6 +19,21 @@ from sweeps.spec import SweepSpec
 from trainables.errors import PalimpsestError
 from trainables.files import written_whole
 
+CHILD = "from sweeps.side_by_side import end_with_parent; end_with_parent(); from sweeps.cli import main; main()"
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is gone: then its end of our standard input closes.
+
+    A killed driver loses nothing; two at work on one sweep would.
+    """
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
 
 def run_sweeps(specs: Sequence[SweepSpec], resume: bool, display: Display) -> None:
     """Run or go on with all of them, each with its share of the cluster; one that fails does not end the others.
@@ -35,11 +50,12 @@ def run_sweeps(specs: Sequence[SweepSpec], resume: bool, display: Display) -> No
         # Tune keeps the actors that it has: without a share, the first sweep would run to its end before the next.
         share, rest = divmod(at_once(spec, ray), len(specs))
         share = max(1, share + (number < rest))
-        command = [sys.executable, "-c", "from sweeps.cli import main; main()", "run", str(_written(spec))]
+        command = [sys.executable, "-c", CHILD, "run", str(_written(spec))]
         command += ["--max-concurrent", str(share), *(["--resume"] if resume else [])]
         process = subprocess.Popen(
             command,
             env=environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

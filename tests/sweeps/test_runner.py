@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
+from sweeps import runner
 from sweeps.progress import Display
 from sweeps.runner import restorable, run_sweep
 from sweeps.schedulers import rungs
@@ -54,6 +56,12 @@ def refused(spec: SweepSpec, resume: bool) -> str:
         run_sweep(spec, resume, display)
     assert {path: path.read_bytes() for path in spec.storage.parent.rglob("*") if path.is_file()} == before
     return str(raised.value)
+
+
+def test_a_sweep_has_one_driver_at_a_time(started: SweepSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "DRIVER_WAIT_S", 0.1)
+    with FileLock(started.folder / "driver.lock"):
+        assert "is being run by another process" in refused(started, resume=True)
 
 
 def test_a_sweep_that_exists_is_not_started_again(started: SweepSpec) -> None:
