@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -141,7 +142,7 @@ class Recorder(Callback):
         self._end(trial, "failed")
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Say again how each trial ended, for those that an earlier driver saw end and could not record."""
+        """Say again how each trial ended, which an earlier driver may not have recorded, and drop what Tune forgot."""
         self._meet(trials[len(self.numbers) :])
         for trial in trials:
             if trial.is_finished() and trial.trial_id not in self.count.running:
@@ -149,6 +150,10 @@ class Recorder(Callback):
                 self.spent_s += (trial.last_result or {}).get("time_total_s", 0.0)
                 self.ended.append(self._ended(trial, verdict))
                 self.tracker.end_trial(trial.trial_id, verdict, now_ms(), _reason(trial, verdict))
+        self.tracker.keep_trials(list(self.numbers))
+        for folder in (self.spec.folder / "trials").glob("*"):
+            if folder.name not in self.numbers:
+                shutil.rmtree(folder)
 
     def _events_of(self, trial: Trial) -> Path:
         return events_file(self.spec.folder / "trials", trial.trial_id)

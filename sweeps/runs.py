@@ -148,6 +148,15 @@ class Runs:
         """Close a trial's run with our own `verdict`; to say it again changes nothing."""
         self._end(self._run("trial", trial_id), verdict, timestamp_ms, message)
 
+    def keep_trials(self, trial_ids: Sequence[str]) -> None:
+        """Delete the runs of all other trials of the search.
+
+        A driver that was killed may have started some that Tune's last snapshot does not know: others take their place.
+        """
+        trials = {key[1] for key, run in self._known.items() if run.tags.get("role") == "search"}
+        for key in [key for key in self._known if key[1] in trials.difference(trial_ids)]:
+            self._client.delete_run(self._known.pop(key).run_id)
+
     def log_reference(self, name: str, scores: Mapping[str, float], step: int) -> None:
         """Record the scores of a reference (`joint`, `finetune`, ...) after a step on the sweep's run."""
         sweep = self._run("sweep")

@@ -29,7 +29,8 @@ def end_with_parent() -> None:
     """
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1024):  # sys.stdin would be locked when the interpreter ends
+            pass
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -79,6 +79,7 @@ class Tracker:
     log_step = _noted(Runs.log_step)
     log_trial = _noted(Runs.log_trial)
     end_trial = _noted(Runs.end_trial)
+    keep_trials = _noted(Runs.keep_trials)
     log_reference = _noted(Runs.log_reference)
     log_text = _noted(Runs.log_text)
     log_report = _noted(Runs.log_report)

@@ -147,6 +147,20 @@ def test_after_a_killed_driver_the_same_runs_go_on(uri: str) -> None:
     assert (left.data.tags["verdict"], left.data.tags["message"]) == ("failed", "open when the sweep ended")
 
 
+def test_trials_that_the_search_forgot_go_with_their_steps(uri: str) -> None:
+    runs = Runs(uri, "erd digits")
+    runs.start_sweep("", SCOPE, T0)
+    for trial_id, role in (("t1", "search"), ("t2", "search"), ("t1-seed-1", "race")):
+        runs.start_trial(trial_id, PARAMS, {**SCOPE, "role": role}, T0)
+        runs.log_step(trial_id, 0, METRICS, T0, TABLE, MATRIX)
+    runs.keep_trials(["t2"])
+    left = Counter(
+        (run.data.tags["level"], run.data.tags["trial_id"]) for run in all_runs(uri) if "trial_id" in run.data.tags
+    )
+    assert left == {(level, trial_id): 1 for level in ("trial", "step") for trial_id in ("t2", "t1-seed-1")}
+    Runs(uri, "erd digits").keep_trials(["t2"])  # another driver, when it is done already
+
+
 def test_a_failed_trial_that_starts_again_is_running_again(uri: str) -> None:
     runs = Runs(uri, "s")
     runs.start_sweep("", SCOPE, T0)
