@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,15 +43,18 @@ def startup_trials(spec: SweepSpec) -> int:
 
 
 def _tpe(spec: SweepSpec) -> BaseSampler:
+    from optuna.exceptions import ExperimentalWarning
     from optuna.samplers import TPESampler
 
     one = len(spec.aim.objectives) == 1  # Optuna takes no joint model of several by itself
-    return TPESampler(
-        seed=spec.seed,
-        n_startup_trials=startup_trials(spec),
-        multivariate=one,
-        group=one and bool(spec.conditions),  # for parameters that come and go
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return TPESampler(
+            seed=spec.seed,
+            n_startup_trials=startup_trials(spec),
+            multivariate=one,
+            group=one and bool(spec.conditions),  # for parameters that come and go
+        )
 
 
 def _gp(spec: SweepSpec) -> BaseSampler:
