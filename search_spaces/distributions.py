@@ -75,6 +75,8 @@ class Choice:
 
 Distribution = Uniform | LogUniform | IntUniform | Choice
 
+BOOL = Choice((False, True))
+
 
 def narrowed(name: str, declared: Distribution, change: Mapping[str, Any] | list[Any]) -> Distribution:
     """`declared` with the bounds or choices that a sweep file gives instead: narrower, wider or other values.

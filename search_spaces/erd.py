@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from search_spaces.distributions import Choice, IntUniform, LogUniform, Uniform
+from search_spaces.distributions import BOOL, Choice, IntUniform, LogUniform, Uniform
+from search_spaces.growth import NEW_ROW_INIT
 from search_spaces.params import Keeps, When
 
-BOOL = Choice((False, True))
 REDUCTIONS = Choice(("mean_images", "sum_images", "concat_mean"))
 ELASTIC = When("select", ("elastic",))
 
@@ -81,10 +81,10 @@ class ERDParams:
     cls_reduction: Annotated[str, REDUCTIONS, "class term over images; released 2023: sum_images"] = "mean_images"
     box_reduction: Annotated[str, REDUCTIONS, "box term over images; released: sum_images"] = "mean_images"
     decode_with_stride: Annotated[bool, BOOL, "boxes for NMS in pixels; released: False, in stride units"] = True
-    new_row_init: Annotated[
-        str, Choice(("focal_prior", "torch_default", "mean_old")), "rows of new classes; released 2023: torch_default"
-    ] = "focal_prior"
-    clamp_normaliser: Annotated[bool, BOOL, "box weights' sum at least 1; released 2022: False, 0/0 is possible"] = True
+    new_row_init: Annotated[str, NEW_ROW_INIT, "rows of new classes; released 2023: torch_default"] = "focal_prior"
+    normaliser: Annotated[
+        str, Choice(("clamped", "plain")), "box losses over max(weights' sum, 1); released 2022: plain, 0/0 is possible"
+    ] = "clamped"
     average_eps: Annotated[bool, BOOL, "float32 epsilon in averages, as mmdet 3; released 2022: False"] = True
     lr_rule: Annotated[str, Choice(("linear", "none")), "lr in proportion to the batch; released 2022: none"] = "linear"
     images_per_device: Annotated[int, IntUniform(0, 1024), "the only batch that works, 0 for any; released 2022: 2"] = 0
@@ -99,7 +99,7 @@ PRESETS = {
         cls_reduction="concat_mean",
         box_reduction="sum_images",
         decode_with_stride=False,
-        clamp_normaliser=False,
+        normaliser="plain",
         average_eps=False,
         lr_rule="none",
         images_per_device=2,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from search_spaces.distributions import Choice
+from search_spaces.growth import NEW_ROW_INIT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,9 +18,7 @@ class FinetuneParams:
         Choice(("full", "new_slice")),
         "full: old classes are negatives; new_slice: only new channels train (Hi-FT/ERD)",
     ] = "full"
-    new_row_init: Annotated[str, Choice(("focal_prior", "torch_default", "mean_old")), "rows of new classes"] = (
-        "focal_prior"
-    )
+    new_row_init: Annotated[str, NEW_ROW_INIT, "rows of new classes"] = "focal_prior"
 
 
 PRESETS = {"default": FinetuneParams(), "new_slice": FinetuneParams(loss_scope="new_slice")}

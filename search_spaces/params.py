@@ -50,6 +50,20 @@ def params_of(cls: type) -> dict[str, Param]:
     return {field.name: _param(field, hints[field.name].__metadata__) for field in dataclasses.fields(cls)}
 
 
+def merged(name: str, parts: Sequence[type], without: typing.Container[str] = ()) -> type:
+    """A class with the parameters and properties of several; what two of them have is the later's."""
+    members = {
+        field.name: (field.name, hints[field.name], dataclasses.field(default=field.default))
+        for hints, cls in ((typing.get_type_hints(cls, include_extras=True), cls) for cls in parts)
+        for field in dataclasses.fields(cls)
+        if field.name not in without
+    }
+    own = {key: value for cls in parts for key, value in vars(cls).items() if isinstance(value, property)}
+    return dataclasses.make_dataclass(
+        name, list(members.values()), namespace=own, frozen=True, kw_only=True, slots=True
+    )
+
+
 def _param(field: dataclasses.Field[Any], metadata: tuple[Any, ...]) -> Param:
     when = next((item for item in metadata if isinstance(item, When)), None)
     keeps = next((item for item in metadata if isinstance(item, Keeps)), None)

@@ -144,7 +144,7 @@ def announce_tables(configs: Mapping[str, TrialConfig], runtime: Runtime, displa
         "targets": (target_plan(config, runtime, 1), "assigned anew"),
     }
     for method, own in configs.items():
-        if METHODS[method].target is not None:
+        if METHODS[method].taught:
             name = "responses" if len(configs) == 1 else f"responses for {method}"
             plans[name] = (response_plan(own, runtime, 1), "the teacher runs live")
     for kind, (plan, otherwise) in plans.items():

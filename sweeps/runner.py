@@ -35,6 +35,7 @@ from trainables.datasets import Splits
 from trainables.errors import CheckpointError, PalimpsestError, SpecError
 from trainables.files import write_json
 from trainables.metrics import summarize
+from trainables.recipes import lr_line
 from trainables.records import known_joint_ap
 from trainables.scenarios import Scenario
 from trainables.store import Store
@@ -86,6 +87,7 @@ def _run(spec: SweepSpec, display: Display) -> None:
     splits = work.prepared(spec)
     bases = work.base_configs(spec, splits)
     config = bases[spec.method]
+    display.say(f"trial 0: {lr_line(config.recipe, float(config.optim['lr_scale']), config.batch_size)}")
     references = _references(ray, spec, bases, splits, installation, display)  # they train while MLflow opens
     with Tracker(spec.tracking_uri, spec.name, spec.folder, spec.study_url) as tracker:
         outcome(ray, installation)

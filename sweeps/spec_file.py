@@ -205,7 +205,7 @@ class SweepFile(_Section):
             the `worst`, or by its mean `rank` among the trials. A trial runs them one after another, shortest first.
         data: the images; only for a scenario of digits it can be left out.
         detector: one of the catalogue.
-        method: one of the catalogue, or a list: then the method is itself searched.
+        method: one of the catalogue, such as `erd` or `replay-sid`, or a list: then the method is itself searched.
         preset: of the method: the values of everything that is neither searched nor fixed, and trial 0; with several
             methods, one for each by its name, and the first trials are these.
         search: what varies: by parameter, `declared` (the range of `search_spaces`), a range `[low, high]` or

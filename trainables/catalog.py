@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from search_spaces import erd, finetune, optim
+from search_spaces import erd, finetune, ld, lwf, optim, pseudo_label, replay, sid
+from search_spaces.params import merged, params_of
 from trainables.recipes import GFL_1X, TINY, Recipe
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to learn new classes. `target` builds its distiller, None where there is nothing to distil."""
+    """A way to learn new classes.
+
+    Attributes:
+        target: builds its distiller; None where there is nothing to distil.
+        parts: what else it does: `replay`, `pseudo_label`.
+    """
 
     params: type
     presets: Mapping[str, Any]
     default_preset: str
     target: str | None
     heads: tuple[str, ...]
+    parts: tuple[str, ...] = ()
+
+    @property
+    def taught(self) -> bool:
+        """Whether it has a teacher."""
+        return self.target is not None or "pseudo_label" in self.parts
 
 
 @dataclass(frozen=True)
@@ -33,18 +45,48 @@ class Detector:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-METHODS = {
-    "finetune": Method(finetune.FinetuneParams, finetune.PRESETS, "default", None, ("gfl",)),
-    "erd": Method(erd.ERDParams, erd.PRESETS, "fixed", "trainables.distillation.erd:ERD", ("gfl",)),
+_GFL = ("gfl", "gflv2")
+_ALONE = {
+    "finetune": Method(finetune.FinetuneParams, finetune.PRESETS, "default", None, _GFL),
+    "erd": Method(erd.ERDParams, erd.PRESETS, "fixed", "trainables.distillation.erd:ERD", _GFL),
+    "ld": Method(ld.LDParams, ld.PRESETS, "vlr", "trainables.distillation.ld:LD", _GFL),
+    "lwf": Method(lwf.LwFParams, lwf.PRESETS, "published", "trainables.distillation.lwf:LwF", _GFL),
+    "sid": Method(sid.SIDParams, sid.PRESETS, "published", "trainables.distillation.sid:SID", _GFL),
 }
+_PARTS = {"replay": replay.ReplayParams, "pseudo_label": pseudo_label.PseudoLabelParams}
+_WITH_PARTS = ("", "erd", "ld", "lwf", "sid")
 
-_GFL = "trainables.detectors.gfl:gfl"
+
+def _combined(parts: tuple[str, ...], distiller: str) -> Method:
+    alone = _ALONE.get(distiller)
+    name, classes = "-".join(filter(None, (*parts, distiller))), [_PARTS[part] for part in parts]
+    if alone is None:
+        cls = merged(name, classes)
+        return Method(cls, {"published": cls()}, "published", None, _GFL, parts)
+    scoped = "loss_scope" in params_of(alone.params)  # else the distiller leaves old classes to itself
+    cls = merged(name, [*classes, alone.params], without=() if scoped else ("loss_scope",))
+    presets = {preset: cls(**asdict(values)) for preset, values in alone.presets.items()}
+    return replace(alone, params=cls, presets=presets, parts=parts)
+
+
+METHODS = _ALONE | {
+    "-".join(filter(None, (*parts, distiller))): _combined(parts, distiller)
+    for parts in (("replay",), ("pseudo_label",), ("replay", "pseudo_label"))
+    for distiller in _WITH_PARTS
+}
+"""By name; `replay-sid` is SID with a buffer."""
+
+_TINY, _RESNET = "trainables.detectors.gfl:gfl_r18_tiny", "trainables.detectors.gfl:gfl"
+_V2 = {"head": "trainables.detectors.heads.GFLv2Head"}
 DETECTORS = {
-    "gfl_r18_tiny": Detector("gfl", "trainables.detectors.gfl:gfl_r18_tiny", TINY, optim.TinyOptimParams),
-    "gfl_r18": Detector("gfl", _GFL, GFL_1X, optim.OptimParams, {"depth": 18}),
-    "gfl_r34": Detector("gfl", _GFL, GFL_1X, optim.OptimParams, {"depth": 34}),
-    "gfl_r50": Detector("gfl", _GFL, GFL_1X, optim.OptimParams, {"depth": 50}),
-    "gfl_r101": Detector("gfl", _GFL, GFL_1X, optim.OptimParams, {"depth": 101}),
+    "gfl_r18_tiny": Detector("gfl", _TINY, TINY, optim.TinyOptimParams),
+    "gflv2_r18_tiny": Detector("gflv2", _TINY, TINY, optim.TinyOptimParams, _V2),
+    **{f"gfl_r{n}": Detector("gfl", _RESNET, GFL_1X, optim.OptimParams, {"depth": n}) for n in (18, 34, 50, 101)},
+    **{
+        f"gflv2_r{n}": Detector("gflv2", _RESNET, GFL_1X, optim.OptimParams, {"depth": n, **_V2})
+        for n in (18, 34, 50, 101)
+    },
+    "gfl_r101_dcn": Detector("gfl", _RESNET, GFL_1X, optim.OptimParams, {"depth": 101, "dcn": True}),
 }
 
 

@@ -15,7 +15,7 @@ from trainables.files import digest, file_digest
 from trainables.recipes import Recipe
 from trainables.scenarios import Scenario
 
-TRAINING_VERSION = 2
+TRAINING_VERSION = 3
 """Counts the changes of this code that change a trial's numbers; stored results of another version are not used."""
 
 
@@ -93,7 +93,7 @@ class TrialConfig:
         own: dict[str, Any] = {"method": self.method, "params": dict(last.params), "optim": dict(last.optim)}
         if before:
             own["schedule"] = [asdict(one) for one in before]
-        if METHODS[self.method].target is not None:
+        if METHODS[self.method].taught:
             own["response_dtype"] = self.response_dtype
         return shared | own | {"epochs": self.epochs, "seed": self.seed}
 

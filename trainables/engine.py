@@ -21,6 +21,7 @@ from mmengine.visualization import Visualizer
 from torch.utils.data import BatchSampler, DataLoader
 
 from trainables.datasets.image_table import StepDataset, stacked
+from trainables.datasets.replay import ReplayBatches, ReplayDataset
 from trainables.errors import TrainingError
 from trainables.hooks import AfterEpoch, AverageHook, ClockHook, StateHook
 from trainables.incremental import IncrementalDetector
@@ -37,6 +38,7 @@ class Plan:
         lr: the effective rate.
         ema_momentum: of an exponential moving average of the weights; 0 for none.
         workers: loader processes.
+        replay_ratio: share of a batch that is replayed, where the data are a `ReplayDataset`.
         stop: end after so many epochs, as if to go on later; by default after the last.
     """
 
@@ -50,12 +52,8 @@ class Plan:
     device: str
     ema_momentum: float = 0.0
     workers: int = 0
+    replay_ratio: float = 0.0
     stop: int | None = None
-
-
-def linear_lr(recipe: Recipe, lr_scale: float, images_per_device: int, devices: int = 1) -> float:
-    """`lr_scale * base_lr * (images per device * devices) / reference batch`."""
-    return lr_scale * recipe.base_lr * images_per_device * devices / recipe.batch_ref
 
 
 def seed_everything(seed: int) -> None:
@@ -66,7 +64,7 @@ def seed_everything(seed: int) -> None:
 
 
 def fit(
-    model: IncrementalDetector, dataset: StepDataset, plan: Plan, state: Path, after_epoch: AfterEpoch
+    model: IncrementalDetector, dataset: StepDataset | ReplayDataset, plan: Plan, state: Path, after_epoch: AfterEpoch
 ) -> dict[str, float]:
     """Train `model` in place; `iters`, the step's iterations, and of those trained now `it_per_s`, `images_seen` and
     `time_gradient_s`, the seconds of forward, backward and optimizer.
@@ -132,17 +130,23 @@ def _gpu_dtype() -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def _loader(dataset: StepDataset, plan: Plan) -> DataLoader:
-    sampler = DefaultSampler(dataset, shuffle=True, seed=plan.seed)
-    whole = len(dataset) >= plan.batch_size
-    kind = AspectRatioBatchSampler if plan.recipe.scale else BatchSampler
+def _loader(dataset: StepDataset | ReplayDataset, plan: Plan) -> DataLoader:
     return DataLoader(
         dataset,
-        batch_sampler=kind(sampler, plan.batch_size, whole),
+        batch_sampler=_batches(dataset, plan),
         num_workers=plan.workers,
         collate_fn=stacked,
         worker_init_fn=_seed_worker,
     )
+
+
+def _batches(dataset: StepDataset | ReplayDataset, plan: Plan) -> Any:
+    if isinstance(dataset, ReplayDataset):
+        return ReplayBatches(dataset, plan.batch_size, plan.replay_ratio, plan.seed)
+    sampler = DefaultSampler(dataset, shuffle=True, seed=plan.seed)
+    whole = len(dataset) >= plan.batch_size
+    kind = AspectRatioBatchSampler if plan.recipe.scale else BatchSampler
+    return kind(sampler, plan.batch_size, whole)
 
 
 def _seed_worker(worker: int) -> None:

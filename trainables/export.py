@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmdet.models import BaseDetector
 
+from trainables.catalog import DETECTORS
 from trainables.config import TrialConfig
+from trainables.detectors.growth import build_detector, load_weights
+from trainables.environment import prepare_process
 from trainables.errors import CheckpointError
 from trainables.files import written_whole
+from trainables.store_manifest import IDENTITY_FILE
 from trainables.training import read_weights
+
+TEACHERS = ("teacher.", "ori_model.")  # how released checkpoints call what only training needs
 
 
 def export(config: TrialConfig, weights: Path, folder: Path) -> Path:
@@ -24,24 +33,72 @@ def export(config: TrialConfig, weights: Path, folder: Path) -> Path:
     Raises:
         CheckpointError: the weights cannot be read.
     """
+    meta = _meta(config.detector, config.scenario.steps)
+    meta |= {"scenario": config.scenario.name, "method": config.method, "config_id": config.config_id}
+    return _written({"state_dict": read_weights(weights), "meta": meta}, folder)
+
+
+def export_student(checkpoint: Path, folder: Path) -> tuple[Path, int]:
+    """The student of any checkpoint in the form of `export`, without teacher, optimizer and training state, and how
+    many numbers it holds.
+
+    Args:
+        checkpoint: the weights of a step in a store, or a file that holds `state_dict` and `meta` as `export` writes
+            them, with whatever else; parameters may be a student's beside its teacher's.
+
+    Raises:
+        CheckpointError: not such a checkpoint, or not one of a detector that there is.
+    """
+    saved = _read(checkpoint)
+    meta = saved.get("meta") or _stored_meta(checkpoint)
+    weights = _student(saved.get("state_dict", saved))
+    if problems := [f"must hold {what}" for what in ("detector", "classes") if what not in meta]:
+        raise CheckpointError(str(checkpoint), [*problems, "or lie in the store, whose entry tells"])
+    _built(checkpoint, meta["detector"], meta["classes"], weights)
+    return _written({"state_dict": weights, "meta": meta}, folder), sum(value.numel() for value in weights.values())
+
+
+def _read(checkpoint: Path) -> dict[str, Any]:
+    try:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(str(checkpoint), [f"must be a checkpoint, but cannot be read as one: {error}"]) from error
+    if not isinstance(saved, dict) or not isinstance(saved.get("state_dict", saved), dict):
+        raise CheckpointError(str(checkpoint), ["must be a checkpoint, a dict of tensors, but is something else"])
+    return saved
+
+
+def _student(weights: dict[str, Any]) -> dict[str, Any]:
+    """The tensors of the student, under the names that they have in the bare detector."""
+    own = {name.removeprefix("student."): value for name, value in weights.items() if name.startswith("student.")}
+    return own or {name: value for name, value in weights.items() if not name.startswith(TEACHERS)}
+
+
+def _stored_meta(checkpoint: Path) -> dict[str, Any]:
+    """What the store's entry that the checkpoint lies in says of it."""
+    file = checkpoint.parent / IDENTITY_FILE
+    if not file.exists():
+        return {}
+    identity = json.loads(file.read_text())
+    return _meta(identity["detector"], identity["classes"])
+
+
+def _written(content: dict[str, Any], folder: Path) -> Path:
     buffer = io.BytesIO()
-    torch.save({"state_dict": read_weights(weights), "meta": _meta(config)}, buffer)
-    content = buffer.getvalue()
-    path = folder / f"{config.detector}-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    torch.save(content, buffer)
+    data = buffer.getvalue()
+    path = folder / f"{content['meta']['detector']}-{hashlib.sha256(data).hexdigest()[:8]}.pth"
     with written_whole(path) as aside:
-        aside.write_bytes(content)
+        aside.write_bytes(data)
     return path
 
 
-def _meta(config: TrialConfig) -> dict[str, Any]:
-    recipe = config.recipe
+def _meta(detector: str, steps: Sequence[Sequence[str]]) -> dict[str, Any]:
+    recipe = DETECTORS[detector].recipe
     return {
-        "detector": config.detector,
-        "classes": list(config.scenario.class_names),
-        "steps": [list(step) for step in config.scenario.steps],
-        "scenario": config.scenario.name,
-        "method": config.method,
-        "config_id": config.config_id,
+        "detector": detector,
+        "classes": [name for step in steps for name in step],
+        "steps": [list(step) for step in steps],
         "mean": list(recipe.mean),
         "std": list(recipe.std),
         "scale": list(recipe.scale) if recipe.scale else None,
@@ -49,24 +106,19 @@ def _meta(config: TrialConfig) -> dict[str, Any]:
     }
 
 
-def load_exported(path: Path) -> Any:
+def load_exported(path: Path) -> BaseDetector:
     """The detector of an exported checkpoint, in eval mode, with `classes` in `dataset_meta`.
 
     Raises:
         CheckpointError: not an exported checkpoint, or not of this version's detectors.
     """
-    from trainables.catalog import DETECTORS
-    from trainables.detectors.growth import build_detector, load_weights
-    from trainables.environment import prepare_process
+    saved = _read(path)
+    if not {"meta", "state_dict"} <= saved.keys() or not {"detector", "classes"} <= saved["meta"].keys():
+        raise CheckpointError(str(path), ["must be an exported checkpoint; `sweeps export` makes one"])
+    return _built(path, saved["meta"]["detector"], saved["meta"]["classes"], saved["state_dict"])
 
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        meta, weights = saved["meta"], saved["state_dict"]
-        name, classes = meta["detector"], meta["classes"]
-    except Exception as error:
-        raise CheckpointError(
-            str(path), [f"must be an exported checkpoint, but cannot be read as one: {error}"]
-        ) from error
+
+def _built(path: Path, name: str, classes: Sequence[str], weights: dict[str, Any]) -> BaseDetector:
     if name not in DETECTORS:
         raise CheckpointError(str(path), [f"holds detector {name!r}; available: {', '.join(DETECTORS)}"])
     prepare_process(torch.get_num_threads())

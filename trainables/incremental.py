@@ -12,8 +12,9 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from trainables.detectors import gfl_losses
-from trainables.detectors.forward import Distiller, Forward, Samples, rounded
-from trainables.detectors.gfl_losses import Assigner, Targets
+from trainables.detectors.forward import Batch, Distiller, Forward, Samples, Targets, rounded
+from trainables.detectors.gfl_losses import Assigner
+from trainables.distillation.pseudo_label import PseudoLabels, n_pseudo
 from trainables.errors import TrainingError
 
 
@@ -25,10 +26,13 @@ class IncrementalDetector(BaseModel):
 
     Args:
         student: detector with the rows of all classes seen so far.
-        trained: (C',) class channels that the step's images train.
+        labelled: (steps, C) of which classes the images of a step carry boxes; a sample's `step`, by default the last,
+            says which row is its own.
+        scope: `full`: every class channel trains; `labelled`: those whose boxes the image carries.
         old: (C_old,) the student's channels that the teacher's rows stand for, in the teacher's order.
         teacher: the model at the end of the previous step.
         distiller: named losses from both forward passes.
+        pseudo_labels: completes the samples with what the teacher detects.
         gt_options: keyword options of the detector's ground-truth losses.
         targets: what the locations of a batch should say, from a table; assigned anew without it.
         responses: what the teacher says of a batch, from a table; there is no live teacher then.
@@ -38,20 +42,22 @@ class IncrementalDetector(BaseModel):
     def __init__(
         self,
         student: BaseDetector,
-        trained: Tensor,
+        labelled: Tensor,
         old: Tensor,
+        scope: str = "full",
         teacher: BaseDetector | None = None,
         distiller: Distiller | None = None,
-        gt_options: dict[str, bool] | None = None,
+        pseudo_labels: PseudoLabels | None = None,
+        gt_options: dict[str, Any] | None = None,
         targets: Assigner | None = None,
         responses: Callable[[Samples], Any] | None = None,
         response_dtype: str = "float32",
     ) -> None:
         super().__init__(data_preprocessor=student.data_preprocessor)
         self.student = student
-        self.register_buffer("trained", trained, persistent=False)
+        self.register_buffer("labelled", labelled, persistent=False)
         self.register_buffer("old", old, persistent=False)
-        self.distiller = distiller
+        self.scope, self.distiller, self.pseudo_labels = scope, distiller, pseudo_labels
         self.gt_options = gt_options or {}
         self.targets, self.responses, self.response_dtype = targets or self._assigned, responses, response_dtype
         object.__setattr__(self, "teacher", teacher)
@@ -68,25 +74,43 @@ class IncrementalDetector(BaseModel):
         """Named losses for `mode='loss'`; anything else is the student's own answer."""
         if mode != "loss":
             return self.student(inputs, data_samples, mode)
-        student = gfl_losses.forward(self.student, inputs)
+        student, teacher = gfl_losses.forward(self.student, inputs), self._told(inputs, data_samples)
         with torch.autocast(inputs.device.type, enabled=False):
-            targets = self.targets(student, data_samples)
-            losses = gfl_losses.losses(student, targets, self.trained, **self.gt_options)
-        return losses | self._distilled(student, inputs, data_samples)
+            batch, counts = self._ground_truth(student, teacher, data_samples)
+            losses = gfl_losses.losses(student, batch.targets, self.trained(data_samples), **self.gt_options) | counts
+            if self.distiller is not None and len(self.old):
+                losses |= self.distiller(student, teacher, self.old, batch)
+        return losses
+
+    def trained(self, samples: Samples) -> Tensor:
+        """(B, C) which class channels the ground truth of each image trains."""
+        labelled = self._labelled_by(samples)
+        if self.scope == "full":
+            return torch.ones_like(labelled)
+        return labelled.index_fill(1, self.old, True) if self.pseudo_labels else labelled
+
+    def _labelled_by(self, samples: Samples) -> Tensor:
+        return self.labelled[[sample.get("step", len(self.labelled) - 1) for sample in samples]]
+
+    def _ground_truth(self, student: Forward, teacher: Any, samples: Samples) -> tuple[Batch, dict[str, Tensor]]:
+        """The batch with its targets, and counts to log."""
+        if self.pseudo_labels is None:
+            return Batch(samples, self.targets(student, samples)), {}
+        completed = self.pseudo_labels(teacher, samples)
+        targets = self.pseudo_labels.weighed(self.targets(student, completed), self._labelled_by(samples))
+        return Batch(completed, targets), {"n_pseudo": torch.as_tensor(n_pseudo(samples, completed))}
 
     def _assigned(self, student: Forward, samples: Samples) -> Targets:
         return gfl_losses.assign(self.student.bbox_head, samples, student.centers.device)
 
-    def _distilled(self, student: Forward, inputs: Tensor, samples: Samples) -> dict[str, Tensor]:
-        if self.distiller is None:
-            return {}
+    def _told(self, inputs: Tensor, samples: Samples) -> Any:
+        """What the teacher says of the batch."""
         if self.responses is not None:
-            teacher = self.responses(samples)
-        else:
-            with torch.no_grad():
-                teacher = rounded(gfl_losses.forward(self.teacher, inputs), self.response_dtype)
-        with torch.autocast(inputs.device.type, enabled=False):
-            return self.distiller(student, teacher, self.old, samples)
+            return self.responses(samples)
+        if self.teacher is None:
+            return None
+        with torch.no_grad():
+            return rounded(gfl_losses.forward(self.teacher, inputs), self.response_dtype)
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """Losses by name after one optimizer step.

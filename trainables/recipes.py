@@ -1,7 +1,4 @@
-"""Recipes: how a detector is trained and tested when nothing is searched. Plain data, no torch.
-
-The learning rate follows one rule: `lr = lr_scale * base_lr * (samples per device * devices) / batch_ref`.
-"""
+"""Recipes: how a detector is trained and tested when nothing is searched. Plain data, no torch."""
 
 from __future__ import annotations
 
@@ -37,6 +34,18 @@ class Recipe:
     nms_iou: float = 0.6
     nms_pre: int = 1000
     max_per_img: int = 100
+
+
+def linear_lr(recipe: Recipe, lr_scale: float, images_per_device: int, devices: int = 1) -> float:
+    """`lr_scale * base_lr * (images per device * devices) / reference batch`: the rule of LD, ERD and mmdet."""
+    return lr_scale * recipe.base_lr * images_per_device * devices / recipe.batch_ref
+
+
+def lr_line(recipe: Recipe, lr_scale: float, images_per_device: int, devices: int = 1) -> str:
+    """The rule with its numbers: users of the released codes have often forgotten to apply it."""
+    lr = linear_lr(recipe, lr_scale, images_per_device, devices)
+    batch = f"{images_per_device} images x {devices} device{'s' * (devices > 1)} / {recipe.batch_ref}"
+    return f"learning rate {lr:g} = lr_scale {lr_scale:g} x {recipe.base_lr:g} x ({batch})"
 
 
 GFL_1X = Recipe(

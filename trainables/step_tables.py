@@ -26,17 +26,27 @@ from trainables.config import Runtime, TrialConfig
 from trainables.datasets import steps
 from trainables.datasets.detection import DetectionDataset
 from trainables.datasets.image_table import ImageTable, StepDataset, TableDataset, stacked, write_images
+from trainables.datasets.replay import Kept, ReplayDataset, buffer_at
 from trainables.datasets.splits import Split
 from trainables.detectors import gfl_losses
 from trainables.detectors.forward import Forward, Samples
 from trainables.detectors.target_table import TargetTable, write_targets
 from trainables.engine import autocast
 from trainables.files import write_json
+from trainables.forward_table import ForwardTable, write_forwards
 from trainables.pipelines import test_pipeline, train_pipeline
 from trainables.recipes import Recipe
 from trainables.responses import TableTeacher, write_responses
 from trainables.store import Store
-from trainables.table_plans import TABLE_VERSION, image_plan, response_floor, response_plan, target_plan
+from trainables.table_plans import (
+    TABLE_VERSION,
+    heard_features,
+    image_plan,
+    resized,
+    response_floor,
+    response_plan,
+    target_plan,
+)
 
 
 @dataclass(frozen=True)
@@ -47,15 +57,45 @@ class TableFacts:
     seconds_per_image: Mapping[str, float]
 
 
-def training_data(config: TrialConfig, runtime: Runtime, step: int) -> StepDataset:
+def training_data(config: TrialConfig, runtime: Runtime, step: int) -> StepDataset | ReplayDataset:
     """What `step` learns from."""
-    return _training_data(
-        runtime.splits.train,
-        config.scenario.seen(step),
-        config.scenario.steps[step],
-        config.recipe,
-        image_table(runtime.splits.train, config.recipe, runtime),
-    )
+    current, kept = step_data(config, runtime, step), replayed(config, runtime, step)
+    if not kept:
+        return current
+    by_step = {earlier: tuple(one.image_id for one in kept if one.step == earlier) for earlier in range(step)}
+    buffer = {earlier: _step_data(config, runtime, step, earlier, ids) for earlier, ids in by_step.items() if ids}
+    return ReplayDataset(current, step, buffer)
+
+
+def replayed(config: TrialConfig, runtime: Runtime, step: int) -> list[Kept]:
+    """The images of earlier steps that `step` replays."""
+    if not step or "replay" not in METHODS[config.method].parts:
+        return []
+    size, policy = int(config.params["buffer_size"]), str(config.params["policy"])
+    return buffer_at(runtime.splits.train.coco, config.scenario.steps, step, size, policy, config.seed)
+
+
+def replay_facts(config: TrialConfig, runtime: Runtime, step: int) -> dict[str, float]:
+    """How many images a step replays, and their bytes as the buffer would hold them, decoded; nothing without any."""
+    kept = {one.image_id for one in replayed(config, runtime, step)}
+    if not kept:
+        return {}
+    images = [image for image in runtime.splits.train.coco["images"] if image["id"] in kept]
+    sizes = [resized(image["height"], image["width"], config.recipe.scale) for image in images]
+    return {"replay_images": float(len(kept)), "replay_bytes": float(sum(3 * h * w for h, w in sizes))}
+
+
+def step_data(config: TrialConfig, runtime: Runtime, step: int) -> StepDataset:
+    """The images of `step` itself."""
+    return _step_data(config, runtime, step, step)
+
+
+def _step_data(
+    config: TrialConfig, runtime: Runtime, step: int, of: int, image_ids: tuple[int, ...] | None = None
+) -> StepDataset:
+    """At `step` the images of the step `of`, with its labels; of them those with `image_ids`."""
+    split, seen, learnt = runtime.splits.train, config.scenario.seen(step), config.scenario.steps[of]
+    return _training_data(split, seen, learnt, config.recipe, image_table(split, config.recipe, runtime), image_ids)
 
 
 def scored_data(config: TrialConfig, runtime: Runtime, step: int) -> tuple[StepDataset, steps.Coco]:
@@ -66,9 +106,16 @@ def scored_data(config: TrialConfig, runtime: Runtime, step: int) -> tuple[StepD
 
 @lru_cache(maxsize=8)
 def _training_data(
-    split: Split, seen: tuple[str, ...], learnt: tuple[str, ...], recipe: Recipe, table: ImageTable | None
+    split: Split,
+    seen: tuple[str, ...],
+    learnt: tuple[str, ...],
+    recipe: Recipe,
+    table: ImageTable | None,
+    image_ids: tuple[int, ...] | None = None,
 ) -> StepDataset:
     coco = steps.training_set(split.coco, learnt)
+    if image_ids is not None:
+        coco = steps.subset(coco, set(image_ids))
     if table is None:
         return DetectionDataset(coco, split.images, seen, train_pipeline(recipe))
     return TableDataset(coco, split.images, seen, recipe, table, test_mode=False)
@@ -150,11 +197,13 @@ class StepTables:
         self._folders["targets"] = self._shared("targets", own, build)
         return TargetTable(self._folders["targets"], student.bbox_head.num_classes)
 
-    def responses(self, teacher: Callable[[], BaseDetector]) -> TableTeacher | None:
+    def responses(self, teacher: Callable[[], BaseDetector]) -> TableTeacher | ForwardTable | None:
         """What `teacher()` says of the training images; None where it is to be asked live."""
         config, runtime = self._config, self._runtime
         if not response_plan(config, runtime, self._step).kept:
             return None
+        if (features := heard_features(config)) is not None:
+            return self._forwards(teacher, features)
         cls, floor = METHODS[config.method].params, response_floor(config, runtime)
 
         def build(folder: Path) -> None:
@@ -164,6 +213,16 @@ class StepTables:
         own = {"teacher": config.step_identity(self._step - 1), "floor": floor, "dtype": config.response_dtype}
         self._folders["responses"] = self._shared("responses", own, build)
         return TableTeacher(self._folders["responses"], cls(**config.params), config.device)
+
+    def _forwards(self, teacher: Callable[[], BaseDetector], features: tuple[str, ...]) -> ForwardTable:
+        config = self._config
+
+        def build(folder: Path) -> None:
+            write_forwards(folder, self._said(teacher()), features, config.response_dtype)
+
+        own = {"teacher": config.step_identity(self._step - 1), "all": features, "dtype": config.response_dtype}
+        self._folders["responses"] = self._shared("responses", own, build)
+        return ForwardTable(self._folders["responses"], features, config.device)
 
     def _shared(self, kind: str, own: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
         config, step = self._config, self._step
@@ -177,7 +236,7 @@ class StepTables:
             "pad_divisor": config.recipe.pad_divisor,
             **own,
         }
-        timed = _timed(build, len(training_data(config, self._runtime, step)) * (2 if config.recipe.flip else 1))
+        timed = _timed(build, len(step_data(config, self._runtime, step)) * (2 if config.recipe.flip else 1))
         if kind == "responses" and step > 1:  # the teacher is this trial's own
             folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="palimpsest-responses-")))
             timed(folder)
@@ -202,14 +261,13 @@ class StepTables:
 
     @torch.no_grad()
     def _said(self, teacher: BaseDetector) -> Iterator[tuple[Samples, Forward]]:
-        full = min(self._config.batch_size, len(training_data(self._config, self._runtime, self._step)))
+        full = min(self._config.batch_size, len(step_data(self._config, self._runtime, self._step)))
         for images, samples in self._batches(teacher):
             # A batch of another size may be computed in another order, which changes the last bits.
             padded = F.pad(images, (0, 0, 0, 0, 0, 0, 0, full - len(images)))
             with autocast(self._config.device):
                 output = gfl_losses.forward(teacher, padded)
-            count = len(samples)
-            yield samples, replace(output, cls_logits=output.cls_logits[:count], box_logits=output.box_logits[:count])
+            yield samples, output.first(len(samples))
 
 
 def _timed(build: Callable[[Path], None], images: int) -> Callable[[Path], None]:

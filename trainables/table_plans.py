@@ -46,6 +46,8 @@ def image_plan(split: Split, recipe: Recipe, runtime: Runtime) -> TablePlan:
 
 def target_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan:
     """What each location of a step's training images should say."""
+    if step and (parts := METHODS[config.method].parts):
+        return TablePlan(0, f"{' and '.join(parts)} give each trial targets of its own")
     coco = steps.training_set(runtime.splits.train.coco, config.scenario.steps[step])
     rows = POSITIVES_PER_OBJECT * len(coco["annotations"]) * _flips(config.recipe)
     return _of_one_size(coco["images"], config.recipe, 24 * rows) or _within(runtime, 24 * rows)
@@ -53,21 +55,35 @@ def target_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan:
 
 def response_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan:
     """What the teacher of a step says about its training images, where any trial may listen."""
-    cls = METHODS[config.method].params
+    parts = METHODS[config.method].parts
+    if parts:
+        return TablePlan(0, f"{' and '.join(parts)} ask the teacher about other images, or for all it says")
     coco = steps.training_set(runtime.splits.train.coco, config.scenario.steps[step])
     try:
-        loosest = response_floor(config, runtime)
+        share, channels = _heard(config, runtime)
     except ValueError as error:
         return TablePlan(0, str(error))
-    if not loosest:
-        return TablePlan(0, f"method {config.method} ({cls.__name__}) listens to whole forward passes")
     sizes = _sizes(coco["images"], config.recipe)
     locations = sum(count * sum(_levels(config, height, width)) for (height, width), count in sizes.items())
-    rows = math.ceil(locations * _flips(config.recipe) * _share(loosest))
+    rows = math.ceil(locations * _flips(config.recipe) * share)
     number = 2 if config.response_dtype == "float16" else 4
-    channels = len(config.scenario.seen(step - 1)) + 4 * (_head(config)["reg_max"] + 1)
+    channels += len(config.scenario.seen(step - 1)) + 4 * (_head(config)["reg_max"] + 1)
     num_bytes = rows * (number * channels + 14)
     return _of_one_size(coco["images"], config.recipe, num_bytes) or _within(runtime, num_bytes)
+
+
+def heard_features(config: TrialConfig) -> tuple[str, ...] | None:
+    """The teacher's features that the method listens to everywhere; None where it listens here and there alone."""
+    features: tuple[str, ...] | None = getattr(METHODS[config.method].params(**config.params), "features", None)
+    return features
+
+
+def _heard(config: TrialConfig, runtime: Runtime) -> tuple[float, int]:
+    """The share of the locations that a trial may listen to, and the channels of features that it listens to there."""
+    features = heard_features(config)
+    if features is not None:
+        return 1.0, len(features) * _head(config)["feat_channels"]  # FPN and towers are equally wide
+    return _share(response_floor(config, runtime)), 0
 
 
 def response_floor(config: TrialConfig, runtime: Runtime) -> dict[str, Scalar]:

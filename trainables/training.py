@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmdet.models import BaseDetector
@@ -17,11 +18,13 @@ from trainables import engine
 from trainables.catalog import DETECTORS, METHODS, load
 from trainables.config import Runtime, TrialConfig
 from trainables.detectors.growth import StateDict, build_detector, frozen, grown, load_weights
+from trainables.distillation.pseudo_label import PseudoLabels
 from trainables.errors import CheckpointError, TrainingError
 from trainables.files import write_json
 from trainables.hooks import AfterEpoch
 from trainables.incremental import IncrementalDetector
-from trainables.step_tables import StepTables, scored_data, training_data
+from trainables.recipes import linear_lr
+from trainables.step_tables import StepTables, replay_facts, scored_data, training_data
 from trainables.store import PROGRESS_FILE
 
 SUMS = ("images_seen", "time_gradient_s", "time_train_s")
@@ -87,6 +90,7 @@ def _train_part(
             "lr_effective": plan.lr,
             "batch_total": float(plan.batch_size),
         }
+        own |= replay_facts(config, runtime, step)
         return model.student, facts | own | clock.facts | _costs(model, previous, tables, facts["images_seen"])
 
 
@@ -122,24 +126,46 @@ class _Clock:
 
 def _model(config: TrialConfig, step: int, previous: Path | None, tables: StepTables) -> IncrementalDetector:
     """The detector of `step` with what it learns from."""
-    classes, new = len(config.scenario.seen(step)), len(config.scenario.steps[step])
-    everything = torch.arange(classes)
-    old, fresh = everything[: classes - new], everything[classes - new :]
+    classes = len(config.scenario.seen(step))
+    old = torch.arange(classes - len(config.scenario.steps[step]))
     student = _student(config, step, previous)
     wrapped = partial(
-        IncrementalDetector, student, old=old, targets=tables.targets(student), response_dtype=config.response_dtype
+        IncrementalDetector,
+        student,
+        labelled=_labelled(config, step),
+        old=old,
+        targets=tables.targets(student),
+        response_dtype=config.response_dtype,
     )
     if previous is None:
-        return wrapped(trained=everything)
+        return wrapped()
     method = METHODS[config.method]
     params = method.params(**config.params)
-    if method.target is None:
-        return wrapped(trained=everything if params.loss_scope == "full" else fresh)
+    scope = "full" if getattr(params, "loss_scope", "labelled") == "full" else "labelled"
+    if not method.taught:
+        return wrapped(scope=scope)
     ask = _teacher(config, len(old), previous)
     responses = tables.responses(ask)
-    gt = {name: getattr(params, name) for name in ("clamp_normaliser", "average_eps")}
-    distiller, teacher = load(method.target)(params), None if responses else ask()
-    return wrapped(trained=fresh, teacher=teacher, distiller=distiller, gt_options=gt, responses=responses)
+    return wrapped(
+        scope=scope,
+        teacher=None if responses else ask(),
+        responses=responses,
+        distiller=load(method.target)(params) if method.target else None,
+        pseudo_labels=PseudoLabels(params, old, config.recipe.nms_iou) if "pseudo_label" in method.parts else None,
+        gt_options=_gt_options(params),
+    )
+
+
+def _labelled(config: TrialConfig, step: int) -> torch.Tensor:
+    """(steps, C) of which classes seen by `step` the images of each step carry boxes."""
+    introduced = torch.tensor(config.scenario.class_step)[: len(config.scenario.seen(step))]
+    return torch.arange(step + 1)[:, None] == introduced
+
+
+def _gt_options(params: Any) -> dict[str, Any]:
+    """The options of the detector's ground-truth losses that a method decides."""
+    options = {name: getattr(params, name) for name in ("normaliser", "average_eps") if hasattr(params, name)}
+    return options if getattr(params, "use_dfl", True) else options | {"weights": (1.0, 2.0, 0.0)}
 
 
 def _student(config: TrialConfig, step: int, previous: Path | None) -> BaseDetector:
@@ -183,7 +209,7 @@ def read_weights(path: Path) -> StateDict:
 def _plan(config: TrialConfig, runtime: Runtime, step: int) -> engine.Plan:
     base = DETECTORS[config.detector].optim()
     optim = base if step == 0 else type(base)(**config.optim)
-    lr = engine.linear_lr(config.recipe, optim.lr_scale, config.batch_size)
+    lr = linear_lr(config.recipe, optim.lr_scale, config.batch_size)
     if step and config.params.get("lr_rule") == "none":
         lr = optim.lr_scale * config.recipe.base_lr
     return engine.Plan(
@@ -197,6 +223,7 @@ def _plan(config: TrialConfig, runtime: Runtime, step: int) -> engine.Plan:
         device=config.device,
         ema_momentum=config.ema_momentum,
         workers=runtime.workers,
+        replay_ratio=float(config.params.get("ratio", 0.0)),
     )
 
 
@@ -208,7 +235,7 @@ def _costs(
     model: IncrementalDetector, previous: Path | None, tables: StepTables, images_seen: float
 ) -> dict[str, float]:
     parameters, names = list(model.student.parameters()), {name for name, _ in model.student.named_parameters()}
-    teacher = read_weights(previous) if previous and model.distiller else {}
+    teacher = read_weights(previous) if previous and (model.teacher is not None or model.responses is not None) else {}
     shared = tables.facts
     return {
         "params_total": float(sum(p.numel() for p in parameters)),

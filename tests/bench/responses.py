@@ -16,6 +16,7 @@ from tests.bench.digits import base_step
 from trainables import engine, training
 from trainables.config import Runtime, TrialConfig
 from trainables.detectors import gfl_losses
+from trainables.detectors.forward import Batch
 from trainables.distillation.erd import Taught, taught
 from trainables.incremental import IncrementalDetector
 from trainables.step import StepResult
@@ -109,8 +110,9 @@ def _compared(config: TrialConfig, runtime: Runtime, base: StepResult, batches: 
 
 def _iteration(model: IncrementalDetector, images: Any, samples: Any, live: Taught, optimizer: Any) -> None:
     student = gfl_losses.forward(model.student, images)
-    losses = gfl_losses.losses(student, model.targets(student, samples), model.trained, **model.gt_options)
-    losses |= model.distiller(student, live, model.old, samples)
+    targets = model.targets(student, samples)
+    losses = gfl_losses.losses(student, targets, model.trained(samples), **model.gt_options)
+    losses |= model.distiller(student, live, model.old, Batch(samples, targets))
     optimizer.zero_grad()
     torch.stack([value for name, value in losses.items() if name.startswith("loss")]).sum().backward()
     optimizer.step()
@@ -120,5 +122,6 @@ def _iteration(model: IncrementalDetector, images: Any, samples: Any, live: Taug
 def _difference(model: IncrementalDetector, images: Any, samples: Any, live: Taught) -> float:
     """The largest relative difference between a loss by the live teacher and by a fresh look into the table."""
     student = gfl_losses.forward(model.student, images)
-    one, other = (model.distiller(student, known, model.old, samples) for known in (live, model.responses(samples)))
+    batch = Batch(samples, model.targets(student, samples))
+    one, other = (model.distiller(student, known, model.old, batch) for known in (live, model.responses(samples)))
     return max(float((one[name] - other[name]).abs() / one[name].abs().clamp(min=1e-12)) for name in one)

@@ -85,14 +85,13 @@ def _step(model: IncrementalDetector, plan: engine.Plan, how: Mapping[str, Any])
     student, parameters = model.student, list(model.student.parameters())
     if how.get("compile"):
         student.extract_feat = torch.compile(student.extract_feat)
-        student.bbox_head.forward = torch.compile(student.bbox_head.forward)
     extra = {"foreach": True} if how.get("foreach") else {"fused": how["fused"]}
     optimizer = torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=plan.weight_decay, **extra)
     precision = torch.autocast("cpu", torch.bfloat16) if how.get("bf16") else contextlib.nullcontext()
 
-    def step(images: Any, targets: Any, taught: Any) -> None:
+    def step(*batch: Any) -> None:
         with precision:
-            losses = _losses(model, images, targets, taught)
+            losses = _losses(model, *batch)
         optimizer.zero_grad()
         torch.stack([value.float() for name, value in losses.items() if name.startswith("loss")]).sum().backward()
         clip_grad_norm_(parameters, plan.recipe.clip_norm)

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
-from mmdet.models import GFLHead
-from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
 from torch import Tensor
 
 from search_spaces.erd import PRESETS, ERDParams
-from tests.parity.comparison import BOX_GRADIENT, BOXES, EXACT, GRADIENT, LOSS, Comparison, Oracle
+from tests.parity.comparison import BOXES, EXACT, LOSS, Comparison, Oracle
+from tests.parity.gfl_batch import GFLBatch, compare_gradient, compare_ground_truth_losses
+from trainables.detectors.forward import Batch as GroundTruth
 from trainables.detectors.forward import Forward
-from trainables.detectors.gfl_losses import GFLTerms, Targets, assign, gfl_terms
+from trainables.detectors.gfl_losses import GFLTerms, gfl_terms
 from trainables.distillation import erd
 
 
@@ -31,7 +29,7 @@ def check(oracle: Oracle) -> Comparison:
         return comparison
     batch = Batch(oracle)
     _check_targets(comparison, batch)
-    _check_ground_truth_losses(comparison, batch)
+    compare_ground_truth_losses(comparison, batch, batch.terms)
     for image in range(len(batch.images)):
         _check_image(comparison, batch, image)
     _check_distillation(comparison, batch)
@@ -52,29 +50,13 @@ def _check_selection(comparison: Comparison, oracle: Oracle) -> None:
         comparison.compare(f"exp_{kind}_thr", erd.elastic_threshold(of_image, alpha).squeeze(), LOSS)
 
 
-class Batch:
-    """The inputs of an `erd_loss` file, as the code takes them. The student's first channels are the old classes."""
+class Batch(GFLBatch):
+    """The inputs of an `erd_loss` file. The student's first channels are the old classes."""
 
     def __init__(self, oracle: Oracle) -> None:
-        self.oracle = oracle
-        self.num_old, self.num_classes = self.scalar("num_old"), self.scalar("num_old") + self.scalar("num_new")
-        self.old, self.new = torch.arange(self.num_old), torch.arange(self.num_old, self.num_classes)
-        self.cls_logits = self.tensor("student_cls_logits").requires_grad_()
-        self.box_logits = self.tensor("student_box_logits").requires_grad_()
-        self.student = self._forward(self.cls_logits, self.box_logits)
-        self.teacher = self._forward(self.tensor("teacher_cls_logits"), self.tensor("teacher_box_logits"))
-
-    def tensor(self, name: str) -> Tensor:
-        return torch.from_numpy(self.oracle[name])
-
-    def scalar(self, name: str) -> Any:
-        return self.oracle[name].item()
-
-    def _forward(self, cls_logits: Tensor, box_logits: Tensor) -> Forward:
-        sizes = tuple(int(height * width) for height, width in self.oracle["level_hw"])
-        strides = self.tensor("strides").float().repeat_interleave(torch.tensor(sizes))
-        anchors = self.tensor("anchors")
-        return Forward(cls_logits, box_logits, (anchors[:, :2] + anchors[:, 2:]) / 2, strides, sizes)
+        self.num_old = oracle["num_old"].item()
+        super().__init__(oracle, self.num_old + oracle["num_new"].item(), first=self.num_old)
+        self.old = torch.arange(self.num_old)
 
     @cached_property
     def params(self) -> ERDParams:
@@ -88,39 +70,10 @@ class Batch:
         )
 
     @cached_property
-    def images(self) -> list[DetDataSample]:
-        shape = tuple(self.oracle["img_size_hw"].tolist())
-        samples = []
-        for image, count in enumerate(self.oracle["gt_count"].tolist()):
-            sample = DetDataSample(metainfo={"img_shape": shape, "pad_shape": shape, "batch_input_shape": shape})
-            labels = self.tensor("gt_labels")[image, :count] + self.num_old
-            sample.gt_instances = InstanceData(bboxes=self.tensor("gt_boxes")[image, :count], labels=labels)
-            samples.append(sample)
-        return samples
-
-    @cached_property
-    def targets(self) -> Targets:
-        head = GFLHead(
-            num_classes=self.num_classes,
-            in_channels=8,
-            feat_channels=8,
-            stacked_convs=1,
-            norm_cfg={"type": "GN", "num_groups": 1},
-            anchor_generator={
-                "type": "AnchorGenerator", "ratios": [1.0], "octave_base_scale": 8, "scales_per_octave": 1,
-                "strides": self.oracle["strides"].tolist(),
-            },
-            train_cfg={
-                "assigner": {"type": "ATSSAssigner", "topk": self.scalar("atss_topk")},
-                "allowed_border": -1, "pos_weight": -1, "debug": False,
-            },
-        )  # fmt: skip
-        return assign(head, self.images, self.student.centers.device)
-
-    @cached_property
     def terms(self) -> GFLTerms:
         weights = self.scalar("w_qfl"), self.scalar("w_giou"), self.scalar("w_dfl")
-        return gfl_terms(self.student, self.targets, self.new, weights=weights, beta=self.scalar("qfl_beta"))
+        new = (torch.arange(self.num_classes) >= self.num_old).expand(len(self.images), -1)
+        return gfl_terms(self.student, self.targets, new, weights=weights, beta=self.scalar("qfl_beta"))
 
     @cached_property
     def distilled(self) -> Distilled:
@@ -145,17 +98,6 @@ def _check_targets(comparison: Comparison, batch: Batch) -> None:
     comparison.compare("exp_assigned_labels", targets.labels - batch.num_old, EXACT)
     comparison.compare("exp_bbox_targets", targets.boxes, BOXES)
     comparison.compare("exp_num_pos_avg_factor", targets.num_pos, LOSS)
-
-
-def _check_ground_truth_losses(comparison: Comparison, batch: Batch) -> None:
-    terms = {"cls": batch.terms.cls, "bbox": batch.terms.bbox, "dfl": batch.terms.dfl}
-    for kind, values in terms.items():
-        levels = [level.sum().item() for level in values.split(batch.student.level_sizes, dim=1)]
-        comparison.compare(f"exp_loss_{kind}_per_level", levels, LOSS)
-        comparison.compare(f"exp_sum_loss_{kind}", values.sum().item(), LOSS)
-    _compare_gradient(comparison, "exp_grad_loss_cls_wrt_cls", batch.terms.cls, batch.cls_logits)
-    _compare_gradient(comparison, "exp_grad_loss_bbox_wrt_box", batch.terms.bbox, batch.box_logits)
-    _compare_gradient(comparison, "exp_grad_loss_dfl_wrt_box", batch.terms.dfl, batch.box_logits)
 
 
 def _check_image(comparison: Comparison, batch: Batch, image: int) -> None:
@@ -185,17 +127,12 @@ def _check_distillation(comparison: Comparison, batch: Batch) -> None:
     comparison.compare("exp_loss_dist_cls_per_image_guarded", guarded, LOSS)
     comparison.compare("exp_loss_dist_bbox_per_image", distilled.box_sums.detach(), LOSS)
 
-    losses = erd.ERD(batch.params)(batch.student, batch.teacher, batch.old, batch.images)
+    losses = erd.ERD(batch.params)(batch.student, batch.teacher, batch.old, GroundTruth(batch.images, batch.targets))
     loss_cls, loss_bbox = losses["loss_dist_cls"], losses["loss_dist_bbox"]
     comparison.compare("exp_sum_loss_dist_cls", loss_cls.item(), LOSS)
     comparison.compare("exp_sum_loss_dist_bbox", loss_bbox.item(), LOSS)
     terms = batch.terms
     total = loss_cls + loss_bbox + terms.cls.sum() + terms.bbox.sum() + terms.dfl.sum()
     comparison.compare("exp_total_guarded", total.item(), LOSS)
-    _compare_gradient(comparison, "exp_grad_loss_dist_cls_wrt_cls", loss_cls, batch.cls_logits)
-    _compare_gradient(comparison, "exp_grad_loss_dist_bbox_wrt_box", loss_bbox, batch.box_logits)
-
-
-def _compare_gradient(comparison: Comparison, name: str, loss: Tensor, logits: Tensor) -> None:
-    (gradient,) = torch.autograd.grad(loss.sum(), logits, retain_graph=True)
-    comparison.compare(name, gradient, BOX_GRADIENT if "loss_bbox" in name else GRADIENT)
+    compare_gradient(comparison, "exp_grad_loss_dist_cls_wrt_cls", loss_cls, batch.cls_logits)
+    compare_gradient(comparison, "exp_grad_loss_dist_bbox_wrt_box", loss_bbox, batch.box_logits)

@@ -16,6 +16,7 @@ from trainables.recipes import TINY
 SIDE = 64  # px of an image
 STRIDES = (8, 16, 32)
 REG_MAX = 8
+CHANNELS = 6
 Boxes = list[tuple[float, float, float, float]]
 
 register_all_modules()
@@ -53,4 +54,11 @@ def forward_pass(num_images: int, num_classes: int, seed: int = 0) -> Forward:
         torch.cat(levels),
         torch.tensor(STRIDES, dtype=torch.float32).repeat_interleave(torch.tensor(sizes)),
         sizes,
+        {name: _features(num_images, drawn) for name in ("cls_tower", "reg_tower", "fpn")},
+        anchor_side=4.0,
     )
+
+
+def _features(num_images: int, drawn: torch.Generator) -> list[Tensor]:
+    sides = [SIDE // stride for stride in STRIDES]
+    return [torch.randn(num_images, CHANNELS, side, side, generator=drawn) for side in sides]

@@ -19,17 +19,17 @@ from tests.trainables.distiller_contract import (
     agreeing,
     learning,
     pick,
-    samples,
     total,
+    truth,
 )
 from trainables.detectors.forward import Distiller, Forward
+from trainables.distillation.divergence import kl_rows
 from trainables.distillation.erd import (
     ERD,
     box_response,
     candidates,
     class_terms,
     elastic_mask,
-    kl_rows,
     per_image_box,
     per_image_class,
     responses,
@@ -47,7 +47,7 @@ CATEGORICAL = [
 
 
 def distilled(params: ERDParams, student: Forward, teacher: Forward) -> dict[str, Tensor]:
-    return ERD(params)(student, teacher, OLD, samples(len(teacher.cls_logits)))
+    return ERD(params)(student, teacher, OLD, truth(len(teacher.cls_logits)))
 
 
 def masks(teacher: Forward, params: ERDParams) -> tuple[Tensor, Tensor]:
@@ -411,7 +411,7 @@ def test_the_same_on_the_gpu() -> None:
         for output in (student, teacher)
     ]
     expected = distilled(ERDParams(), student, teacher)
-    found = ERD(ERDParams())(*moved, OLD.cuda(), samples(3))
+    found = ERD(ERDParams())(*moved, OLD.cuda(), truth(3))
     assert {name: value.item() for name, value in found.items()} == pytest.approx(
         {name: value.item() for name, value in expected.items()}, rel=1e-4
     )

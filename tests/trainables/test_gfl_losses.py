@@ -16,8 +16,8 @@ from trainables.detectors.forward import Forward, boxes_around, expected_distanc
 from trainables.detectors.gfl_losses import GFLTerms, Targets, assign, distribution_focal, gfl_terms
 
 NUM_CLASSES = 6
-EVERYTHING = torch.arange(NUM_CLASSES)
-NEW = torch.tensor([4, 5])
+EVERYTHING = torch.ones(NUM_CLASSES, dtype=torch.bool)
+NEW = torch.arange(NUM_CLASSES) >= 4
 CPU = torch.device("cpu")
 TWO = sample([(3.0, 5.0, 30.0, 33.0), (20.0, 28.0, 61.0, 60.0)], [5, 4])
 ONE = sample([(10.0, 8.0, 28.0, 21.0)], [4])
@@ -121,16 +121,10 @@ def test_channels_left_out_weigh_nothing_in_a_box(detector: SingleStageDetector)
         assert torch.equal(getattr(found, name), getattr(expected, name))
 
 
-def test_the_order_of_channels_does_not_matter(detector: SingleStageDetector) -> None:
-    (one, _, _), (other, _, _) = terms_of(detector, [TWO, ONE], NEW), terms_of(detector, [TWO, ONE], NEW.flip(0))
-    torch.testing.assert_close(one.cls.sum(1), other.cls.sum(1))
-    torch.testing.assert_close(one.bbox, other.bbox)
-
-
 def test_a_label_that_no_channel_trains_is_refused(detector: SingleStageDetector) -> None:
-    with pytest.raises(ValueError, match=r"labels \[4, 5\] are outside the trained channels \[0, 1, 2, 3\]"):
-        terms_of(detector, [TWO, NONE], torch.arange(4))
-    terms_of(detector, [NONE], torch.arange(4))
+    with pytest.raises(ValueError, match=r"labels \[4, 5\] are outside the channels that their images train"):
+        terms_of(detector, [TWO, NONE], ~NEW)
+    terms_of(detector, [NONE], ~NEW)
 
 
 def test_terms_lie_where_their_places_are(detector: SingleStageDetector) -> None:
@@ -157,7 +151,7 @@ def test_ignored_objects_are_no_targets(detector: SingleStageDetector) -> None:
 
 
 def test_without_the_clamp_an_empty_batch_is_not_a_number(detector: SingleStageDetector) -> None:
-    unguarded, _, _ = terms_of(detector, [NONE], EVERYTHING, clamp_normaliser=False)
+    unguarded, _, _ = terms_of(detector, [NONE], EVERYTHING, normaliser="plain")
     clamped, _, _ = terms_of(detector, [NONE], EVERYTHING)
     assert unguarded.bbox.sum().isnan()
     assert clamped.bbox.sum() == clamped.dfl.sum() == 0
@@ -165,7 +159,7 @@ def test_without_the_clamp_an_empty_batch_is_not_a_number(detector: SingleStageD
 
 def test_without_the_clamp_the_weights_of_the_boxes_cancel(detector: SingleStageDetector) -> None:
     clamped, targets, output = terms_of(detector, [ONE], EVERYTHING)
-    unclamped, _, _ = terms_of(detector, [ONE], EVERYTHING, clamp_normaliser=False)
+    unclamped, _, _ = terms_of(detector, [ONE], EVERYTHING, normaliser="plain")
     weights = output.cls_logits.sigmoid().amax(-1)[targets.labels < targets.background]
     assert weights.sum() < 1
     assert unclamped.bbox.sum().item() == pytest.approx(clamped.bbox.sum().item() / weights.sum().item(), rel=1e-5)

@@ -11,15 +11,24 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from search_spaces.erd import PRESETS, ERDParams
+from search_spaces.ld import LDParams
+from search_spaces.lwf import LwFParams
+from search_spaces.pseudo_label import PseudoLabelParams
+from search_spaces.sid import SIDParams
 from tests.trainables.batches import images, sample, tiny
 from trainables.detectors.forward import Distiller
 from trainables.detectors.growth import StateDict, frozen, grown, load_weights
 from trainables.distillation.erd import ERD
+from trainables.distillation.ld import LD
+from trainables.distillation.lwf import LwF
+from trainables.distillation.pseudo_label import PseudoLabels
+from trainables.distillation.sid import SID
 from trainables.errors import TrainingError
 from trainables.incremental import IncrementalDetector
 
 NUM_OLD, NUM_CLASSES = 5, 8
 OLD, NEW = torch.arange(NUM_OLD), torch.arange(NUM_OLD, NUM_CLASSES)
+LABELLED = torch.stack([torch.arange(NUM_CLASSES) < NUM_OLD, torch.arange(NUM_CLASSES) >= NUM_OLD])
 TWO = sample([(3.0, 5.0, 30.0, 33.0), (20.0, 28.0, 61.0, 60.0)], [5, 7])
 NONE = sample([], [])
 GFL = ("loss_cls", "loss_bbox", "loss_dfl")
@@ -66,7 +75,7 @@ def teacher(base: BaseDetector, teacher_weights: StateDict) -> BaseDetector:
 
 @pytest.fixture
 def model(student: BaseDetector, teacher: BaseDetector) -> IncrementalDetector:
-    return IncrementalDetector(student, NEW, OLD, teacher, ERD(ERDParams()))
+    return IncrementalDetector(student, LABELLED, OLD, "labelled", teacher, ERD(ERDParams()))
 
 
 def shaken(detector: BaseDetector) -> None:
@@ -120,11 +129,11 @@ def test_the_teacher_moves_with_the_student(model: IncrementalDetector) -> None:
     model.to("meta")
     for part in (model.student, model.teacher):
         assert {tensor.device.type for tensor in (*part.parameters(), *part.buffers())} == {"meta"}
-    assert (model.old.device.type, model.trained.device.type) == ("meta", "meta")
+    assert (model.old.device.type, model.labelled.device.type) == ("meta", "meta")
 
 
 def test_a_detector_without_a_teacher_moves_too(student: BaseDetector) -> None:
-    model = IncrementalDetector(student, torch.arange(NUM_CLASSES), OLD[:0]).double()
+    model = IncrementalDetector(student, LABELLED, OLD[:0]).double()
     assert model.teacher is None
     assert {p.dtype for p in model.parameters()} == {torch.float64}
 
@@ -147,7 +156,7 @@ def test_training_changes_the_student_alone(model: IncrementalDetector, teacher_
 @pytest.mark.parametrize("batch", [(TWO,), (NONE,), (TWO, NONE), (NONE, TWO, TWO)], ids=len)
 def test_any_batch_is_finite(student: BaseDetector, teacher: BaseDetector, preset: str, batch: tuple[Any, ...]) -> None:
     shaken(student)
-    model = IncrementalDetector(student, NEW, OLD, teacher, ERD(PRESETS[preset]))
+    model = IncrementalDetector(student, LABELLED, OLD, "labelled", teacher, ERD(PRESETS[preset]))
     losses = losses_of(model.train(), *batch)
     assert all(torch.isfinite(value) for value in losses.values())
     assert losses["n_sel_cls"] > 0
@@ -175,26 +184,87 @@ def test_old_rows_learn_from_the_class_term_alone(model: IncrementalDetector) ->
 
 
 def test_new_slice_leaves_old_rows_exactly_as_they_are(student: BaseDetector) -> None:
-    model = IncrementalDetector(student, NEW, OLD)
+    model = IncrementalDetector(student, LABELLED, OLD, "labelled")
     loss = sum(losses_of(model.train(), TWO, NONE)[name] for name in GFL)
     assert all((gradient == 0).all() for gradient in old_rows(model, loss))
 
 
+SILENT = {
+    "erd": ERD(ERDParams(lambda_cls=0.0, lambda_box=0.0)),
+    "ld": LD(LDParams(w_ld=0.0, w_vlr=0.0, w_kd=0.0)),
+    "lwf": LwF(LwFParams(w_out=0.0)),
+    "sid": SID(SIDParams(w_cls=0.0, w_feat=0.0)),
+}
+
+
+@pytest.mark.parametrize("method", SILENT)
+def test_without_weight_a_method_is_fine_tuning_to_the_bit(
+    student: BaseDetector, teacher: BaseDetector, method: str
+) -> None:
+    plain = IncrementalDetector(copy.deepcopy(student), LABELLED, OLD, "labelled")
+    silent = IncrementalDetector(student, LABELLED, OLD, "labelled", teacher, SILENT[method])
+    for model in (plain, silent):
+        wrapper = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=0.01))
+        for _ in range(2):
+            model.train().train_step(raw_batch(TWO, NONE), wrapper)
+    after = silent.student.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in plain.student.state_dict().items())
+
+
+@pytest.mark.parametrize("distiller", [ERD(ERDParams()), LD(LDParams()), LwF(LwFParams()), SID(SIDParams())])
+def test_without_old_classes_there_is_nothing_to_distil(student: BaseDetector, distiller: Distiller) -> None:
+    model = IncrementalDetector(student, LABELLED, OLD[:0], "labelled", tiny(1), distiller)
+    assert set(losses_of(model, TWO, NONE)) == {*GFL, "n_pos"}
+
+
+def replayed(step: int, *objects: Any) -> Any:
+    found = sample(*objects)
+    found.set_metainfo({"step": step})
+    return found
+
+
+OF_OLD = replayed(0, [(3.0, 5.0, 30.0, 33.0)], [2])
+
+
+def test_each_image_trains_the_classes_whose_boxes_it_carries(student: BaseDetector) -> None:
+    model = IncrementalDetector(student, LABELLED, OLD, "labelled")
+    assert model.trained([TWO, OF_OLD]).tolist() == LABELLED.flip(0).tolist()
+    losses = losses_of(model.train(), OF_OLD)
+    of_old, _ = old_rows(model, losses["loss_cls"])
+    assert (of_old != 0).any()
+    gradient = torch.autograd.grad(losses["loss_cls"], student.bbox_head.gfl_cls.weight)[0]
+    assert (gradient[NEW] == 0).all()
+
+
+def test_pseudo_labels_complete_an_image_and_then_old_classes_train(
+    student: BaseDetector, teacher: BaseDetector
+) -> None:
+    pseudo_labels = PseudoLabels(PseudoLabelParams(score_thr=0.2), OLD, 0.6)
+    model = IncrementalDetector(student, LABELLED, OLD, "labelled", teacher, pseudo_labels=pseudo_labels)
+    assert model.trained([TWO, OF_OLD]).tolist() == [[True] * NUM_CLASSES, LABELLED[0].tolist()]
+    found, plain = losses_of(model.train(), TWO), losses_of(IncrementalDetector(student, LABELLED, OLD), TWO)
+    assert found["n_pseudo"] > 0
+    assert found["n_pos"] > plain["n_pos"]
+    never = PseudoLabels(PseudoLabelParams(score_thr=1.1), OLD, 0.6)
+    silent = IncrementalDetector(student, LABELLED, OLD, "full", teacher, pseudo_labels=never)
+    assert all(losses_of(silent, TWO)[name] == plain[name] for name in GFL)
+
+
 def test_full_scope_pushes_old_classes_down(student: BaseDetector) -> None:
-    model = IncrementalDetector(student, torch.arange(NUM_CLASSES), OLD)
+    model = IncrementalDetector(student, LABELLED, OLD)
     _, of_bias = old_rows(model, losses_of(model.train(), TWO, NONE)["loss_cls"])
     assert (of_bias > 0).all()
 
 
 def test_full_scope_of_a_base_step_is_mmdets_own_training(student: BaseDetector) -> None:
-    model = IncrementalDetector(student, torch.arange(NUM_CLASSES), OLD[:0]).eval()
+    model = IncrementalDetector(student, LABELLED, OLD[:0]).eval()
     losses = losses_of(model, TWO, NONE)
     for name, levels in student.loss(images(2), [TWO, NONE]).items():
         assert losses[name].item() == pytest.approx(sum(level.item() for level in levels), rel=1e-5)
 
 
 def test_a_label_that_the_step_does_not_train_is_refused(model: IncrementalDetector) -> None:
-    with pytest.raises(ValueError, match=r"labels \[2\] are outside the trained channels \[5, 6, 7\]"):
+    with pytest.raises(ValueError, match=r"labels \[2\] are outside the channels that their images train"):
         losses_of(model, sample([(3.0, 5.0, 30.0, 33.0)], [2]))
 
 
@@ -206,7 +276,7 @@ def test_predictions_need_no_teacher(model: IncrementalDetector, student: BaseDe
 
 
 def test_options_reach_the_ground_truth_losses(student: BaseDetector) -> None:
-    model = IncrementalDetector(student, NEW, OLD, gt_options={"clamp_normaliser": False})
+    model = IncrementalDetector(student, LABELLED, OLD, "labelled", gt_options={"normaliser": "plain"})
     assert losses_of(model, NONE)["loss_bbox"].isnan()
     assert not losses_of(model, TWO)["loss_bbox"].isnan()
 
@@ -217,7 +287,7 @@ def test_a_loss_that_is_not_finite_is_named_and_nothing_is_learnt(student: BaseD
         return {"loss_dist_cls": student.cls_logits.sum() * value, "loss_dist_bbox": student.box_logits.sum() * 0}
 
     distiller: Distiller = broken
-    model = IncrementalDetector(student, NEW, OLD, frozen(copy.deepcopy(student)), distiller)
+    model = IncrementalDetector(student, LABELLED, OLD, "labelled", frozen(copy.deepcopy(student)), distiller)
     before = {name: parameter.clone() for name, parameter in student.named_parameters()}
     wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01))
     with pytest.raises(TrainingError, match=r"losses: must be finite, but loss_dist_cls is (nan|-?inf)$"):

@@ -15,6 +15,7 @@ import pytest
 
 from search_spaces.erd import PRESETS
 from search_spaces.optim import OptimParams, TinyOptimParams
+from trainables.catalog import METHODS
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets.splits import Split, Splits
 from trainables.recipes import GFL_1X
@@ -23,6 +24,8 @@ from trainables.table_plans import image_plan, resized, response_floor, response
 
 NAMES = ("cat", "dog", "bird")
 ERD = asdict(PRESETS["fixed"])
+WIDTH = 32  # of its towers and of its FPN
+LOGITS = 2 + 4 * 9  # of a teacher of two classes
 NUM_LOCATIONS = 16**2 + 8**2 + 4**2  # of the tiny detector, on 128 x 128 px
 
 
@@ -145,11 +148,31 @@ def test_looser_thresholds_are_larger_tables(even: Splits, looser: dict[str, Any
     assert large > 1.3 * small
 
 
-def test_a_method_that_says_nothing_of_what_it_needs_hears_a_live_teacher(even: Splits) -> None:
-    config = config_of(even, method="finetune", params={"loss_scope": "full", "new_row_init": "focal_prior"})
-    assert response_floor(config, runtime_of(even)) == {}
-    reason = response_plan(config, runtime_of(even), 1).reason
-    assert reason == "method finetune (FinetuneParams) listens to whole forward passes"
+@pytest.mark.parametrize(
+    ("method", "changes", "channels"),
+    [("lwf", {}, 0), ("sid", {}, 2), ("sid", {"feat": "both"}, 3), ("ld", {}, 0), ("ld", {"imitation": "gibox"}, 1)],
+)
+def test_a_method_that_listens_everywhere_needs_all_that_is_said(
+    even: Splits, method: str, changes: dict[str, Any], channels: int
+) -> None:
+    def size(name: str, **values: Any) -> int:
+        params = asdict(METHODS[name].params(**values))
+        plan = response_plan(config_of(even, method=name, params=params), runtime_of(even), 1)
+        assert plan.kept
+        return plan.num_bytes
+
+    logits = size("lwf")
+    per_channel = logits / (4 * LOGITS + 14) * 4
+    assert size(method, **changes) == pytest.approx(logits + channels * WIDTH * per_channel, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", ["replay-sid", "pseudo_label-erd", "replay-pseudo_label"])
+def test_beside_replay_and_pseudo_labels_the_teacher_is_asked_live(even: Splits, method: str) -> None:
+    params = asdict(METHODS[method].presets[METHODS[method].default_preset])
+    config = config_of(even, method=method, params=params)
+    assert "ask the teacher about other images" in str(response_plan(config, runtime_of(even), 1).reason)
+    assert "targets of its own" in str(target_plan(config, runtime_of(even), 1).reason)
+    assert target_plan(config, runtime_of(even), 0).kept
 
 
 def test_the_floor_of_a_sweep_serves_the_trials_that_it_covers(even: Splits) -> None:

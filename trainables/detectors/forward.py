@@ -6,8 +6,8 @@ E = 4 * (reg_max + 1) box-distribution logits, in the edge order left, top, righ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -40,6 +40,10 @@ class Forward:
         cls_logits: (B, N, C) before the sigmoid.
         box_logits: (B, N, E) before the softmax.
         centers, strides, level_sizes: see `Grid`.
+        features: by name (`cls_tower`, `reg_tower`: outputs of the last convolutions of the head; `fpn`: of the neck)
+            one (B, channels, H, W) a level.
+        anchor_side: of the square anchor of a location, in strides.
+        joint_logits: (B, N, C) whose sigmoid is the score, where that is more than the class's probability (GFLv2).
     """
 
     cls_logits: Tensor
@@ -47,11 +51,55 @@ class Forward:
     centers: Tensor
     strides: Tensor
     level_sizes: tuple[int, ...]
+    features: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
+    anchor_side: float = 8.0
+    joint_logits: Tensor | None = None
+
+    @property
+    def score_logits(self) -> Tensor:
+        """(B, N, C) whose sigmoid is the score that the detector trains and is tested with."""
+        return self.cls_logits if self.joint_logits is None else self.joint_logits
+
+    def first(self, count: int) -> Forward:
+        """What it says of the first `count` images."""
+        features = {name: [level[:count] for level in levels] for name, levels in self.features.items()}
+        names = ("cls_logits", "box_logits", "joint_logits")
+        logits = {name: value[:count] for name in names if (value := getattr(self, name)) is not None}
+        return replace(self, **logits, features=features)
+
+    @property
+    def anchors(self) -> Tensor:
+        """(N, 4) the square anchors, x1, y1, x2, y2 in px."""
+        half = (self.strides * self.anchor_side / 2)[:, None]
+        return torch.cat([self.centers - half, self.centers + half], -1)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What each location should say. Labels (B, N) are label ids, `background` where nothing is; `weights` (B, N) are
+    0 where a location is padding or ignored; `boxes` (B, N, 4) in px count where a label is not background;
+    `num_pos` is the sum over images of max(positives, 1)."""
+
+    labels: Tensor
+    weights: Tensor
+    boxes: Tensor
+    num_pos: float
+    background: int
 
 
 Samples = Sequence[DetDataSample]
-Distiller = Callable[[Forward, Any, Tensor, Samples], dict[str, Tensor]]
-"""(student, teacher, old class channels of the student, samples) -> named losses and counts.
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The ground truth of a batch: its samples, and what each location should say."""
+
+    samples: Samples
+    targets: Targets
+
+
+Distiller = Callable[[Forward, Any, Tensor, Batch], dict[str, Tensor]]
+"""(student, teacher, old class channels of the student, ground truth) -> named losses and counts.
 
 The teacher is a `Forward` or, for methods that listen to it here and there alone, what is left of one in a table."""
 
@@ -60,7 +108,10 @@ def rounded(output: Forward, dtype: str) -> Forward:
     """A forward pass whose logits have the precision of `dtype`, `float32` or `float16`, in float32."""
     if dtype == "float32":
         return output
-    return replace(output, cls_logits=output.cls_logits.half().float(), box_logits=output.box_logits.half().float())
+    features = {name: [level.half().float() for level in levels] for name, levels in output.features.items()}
+    names = ("cls_logits", "box_logits", "joint_logits")
+    logits = {name: value.half().float() for name in names if (value := getattr(output, name)) is not None}
+    return replace(output, **logits, features=features)
 
 
 def flatten_levels(levels: Sequence[Tensor], channels: int) -> Tensor:

@@ -12,8 +12,16 @@ from trainables.recipes import Recipe
 Config = dict[str, Any]
 
 
-def gfl(num_classes: int, recipe: Recipe, depth: int) -> Config:
-    """The model config of GFL on a ResNet of 18, 34, 50 or 101 layers."""
+GFL_HEAD = "trainables.detectors.heads.VotingGFLHead"
+
+
+def gfl(num_classes: int, recipe: Recipe, depth: int, head: str = GFL_HEAD, dcn: bool = False) -> Config:
+    """The model config of GFL on a ResNet of 18, 34, 50 or 101 layers.
+
+    Args:
+        head: class of the head, GFL's or GFLv2's.
+        dcn: deformable convolutions (arXiv 1703.06211) in the last three stages.
+    """
     widths = (64, 128, 256, 512) if depth < 50 else (256, 512, 1024, 2048)
     backbone = {
         "type": "ResNet", "depth": depth, "num_stages": 4, "out_indices": (0, 1, 2, 3), "style": "pytorch",
@@ -23,26 +31,41 @@ def gfl(num_classes: int, recipe: Recipe, depth: int) -> Config:
         "type": "FPN", "in_channels": list(widths), "out_channels": 256, "start_level": 1,
         "add_extra_convs": "on_output", "num_outs": 5,
     }  # fmt: skip
-    head = _head(num_classes, channels=256, convs=4, groups=32, reg_max=16, scale=8, strides=(8, 16, 32, 64, 128))
-    return _model(backbone, neck, head, recipe)
+    if dcn:
+        backbone |= {
+            "dcn": {"type": "DCN", "deform_groups": 1, "fallback_on_stride": False},
+            "stage_with_dcn": (False, True, True, True),
+        }
+    head_config = _head(
+        head, num_classes, channels=256, convs=4, groups=32, reg_max=16, scale=8, strides=(8, 16, 32, 64, 128)
+    )
+    return _model(backbone, neck, head_config, recipe)
 
 
-def gfl_r18_tiny(num_classes: int, recipe: Recipe) -> Config:
+def gfl_r18_tiny(num_classes: int, recipe: Recipe, head: str = GFL_HEAD) -> Config:
     """The model config of a GFL of 0.79 M parameters for 128 px scenes, trained from random weights."""
     backbone = {
         "type": "ResNet", "depth": 18, "base_channels": 16, "stem_channels": 16, "num_stages": 4,
         "out_indices": (1, 2, 3), "frozen_stages": -1, "norm_eval": False, "style": "pytorch",
     }  # fmt: skip
     neck = {"type": "FPN", "in_channels": [32, 64, 128], "out_channels": 32, "start_level": 0, "num_outs": 3}
-    head = _head(num_classes, channels=32, convs=2, groups=8, reg_max=8, scale=4, strides=(8, 16, 32))
-    return _model(backbone, neck, head, recipe)
+    head_config = _head(head, num_classes, channels=32, convs=2, groups=8, reg_max=8, scale=4, strides=(8, 16, 32))
+    return _model(backbone, neck, head_config, recipe)
 
 
 def _head(
-    num_classes: int, channels: int, convs: int, groups: int, reg_max: int, scale: int, strides: tuple[int, ...]
+    kind: str,
+    num_classes: int,
+    channels: int,
+    convs: int,
+    groups: int,
+    reg_max: int,
+    scale: int,
+    strides: tuple[int, ...],
 ) -> Config:
     return {
-        "type": "GFLHead", "num_classes": num_classes, "in_channels": channels, "feat_channels": channels,
+        "type": kind,
+        "num_classes": num_classes, "in_channels": channels, "feat_channels": channels,
         "stacked_convs": convs, "reg_max": reg_max,
         "norm_cfg": {"type": "GN", "num_groups": groups, "requires_grad": True},
         "anchor_generator": {

@@ -6,7 +6,7 @@ ERD (arXiv 2204.02136): old classes get no ground-truth gradient, not even as ba
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +14,31 @@ import torch
 from mmdet.models import GFLHead, SingleStageDetector
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.dist import all_reduce, get_world_size
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.detectors.forward import Forward, Samples, boxes_around, expected_distances, flatten_levels
+from trainables.detectors.forward import (
+    Forward,
+    Samples,
+    Targets,
+    boxes_around,
+    expected_distances,
+    flatten_levels,
+)
+from trainables.detectors.heads import GFLv2Head
 
 
 def forward(detector: SingleStageDetector, images: Tensor) -> Forward:
     """The detector's raw outputs on preprocessed images (B, 3, H, W), in float32."""
     head: GFLHead = detector.bbox_head
-    cls_scores, bbox_preds = head(detector.extract_feat(images))
+    fpn = detector.extract_feat(images)
+    cls_tower, reg_tower = ([_through(convs, level) for level in fpn] for convs in (head.cls_convs, head.reg_convs))
+    cls_scores = [head.gfl_cls(level) for level in cls_tower]
+    bbox_preds = [scale(head.gfl_reg(level)).float() for level, scale in zip(reg_tower, head.scales, strict=True)]
+    joint = None
+    if isinstance(head, GFLv2Head):
+        pairs = zip(cls_scores, bbox_preds, strict=True)
+        joint = flatten_levels([head.joint_logits(*pair) for pair in pairs], head.cls_out_channels).float()
     sizes = [tuple(level.shape[-2:]) for level in cls_scores]
     priors = head.prior_generator.grid_priors(sizes, device=images.device)
     counts = tuple(len(level) for level in priors)
@@ -37,20 +52,16 @@ def forward(detector: SingleStageDetector, images: Tensor) -> Forward:
         (anchors[:, :2] + anchors[:, 2:]) / 2,
         strides,
         counts,
+        {"cls_tower": cls_tower, "reg_tower": reg_tower, "fpn": fpn},
+        float(head.prior_generator.octave_base_scale),
+        joint,
     )
 
 
-@dataclass(frozen=True)
-class Targets:
-    """What each location should say. Labels (B, N) are label ids, `background` where nothing is; `weights` (B, N) are
-    0 where a location is padding or ignored; `boxes` (B, N, 4) in px count where a label is not background;
-    `num_pos` is the sum over images of max(positives, 1)."""
-
-    labels: Tensor
-    weights: Tensor
-    boxes: Tensor
-    num_pos: float
-    background: int
+def _through(convs: Iterable[nn.Module], level: Tensor) -> Tensor:
+    for conv in convs:
+        level = conv(level)
+    return level
 
 
 def assign(head: GFLHead, samples: Samples, device: torch.device) -> Targets:
@@ -83,47 +94,50 @@ class GFLTerms:
 def gfl_terms(
     output: Forward,
     targets: Targets,
-    channels: Tensor,
+    trained: Tensor,
     *,
     weights: tuple[float, float, float] = (1.0, 2.0, 0.25),
     beta: float = 2.0,
-    clamp_normaliser: bool = True,
+    normaliser: str = "clamped",
     average_eps: bool = True,
 ) -> GFLTerms:
-    """The GFL loss on the class channels given, location by location.
+    """The GFL loss on the class channels that each image trains, location by location.
 
     Args:
-        channels: (C',) indices of the class channels that these images train; every target label must be among them.
+        trained: (B, C), or (C,) for all alike: whether an image trains a class channel; its labels must be among them.
         weights: of the quality focal loss, the GIoU loss and the distribution focal loss.
-        clamp_normaliser: divide the box losses by max(sum of weights, 1); without it an image without boxes gives 0/0.
-        average_eps: add float32's epsilon to every divisor, as mmdet 3 does.
+        normaliser: of the box losses: `clamped`, max(sum of weights, 1), `shifted`, that sum + 1e-6, or `plain`, the
+            sum itself, which makes 0/0 of an image without boxes.
+        average_eps: add float32's epsilon to every other divisor, as mmdet 3 does.
 
     Raises:
-        ValueError: a label outside `channels`.
+        ValueError: a label that its image does not train.
     """
     eps = torch.finfo(torch.float32).eps if average_eps else 0.0
-    labels = _local_labels(targets, channels)
-    logits = output.cls_logits[..., channels]
-    image, place = (labels < len(channels)).nonzero(as_tuple=True)
+    logits = output.score_logits
+    trained = trained.expand(len(logits), -1)
+    image, place = (targets.labels < targets.background).nonzero(as_tuple=True)
+    _check_labels(targets.labels[image, place], trained[image])
     stride = output.strides[place]
     centers = output.centers[place] / stride[:, None]
     wanted = targets.boxes[image, place] / stride[:, None]
     pos_logits = output.box_logits[image, place]
     boxes = boxes_around(centers, expected_distances(pos_logits))
-    certainty = logits.detach().sigmoid().amax(-1)[image, place]
+    certainty = logits.detach()[image, place].masked_fill(~trained[image], -torch.inf).sigmoid().amax(-1)
 
     quality = torch.zeros_like(targets.weights)
     quality[image, place] = bbox_overlaps(boxes.detach(), wanted, is_aligned=True)
     num_pos = max(_mean_over_ranks(targets.num_pos, logits.device), 1.0) + eps
-    cls = _quality_focal(logits, labels, quality, beta) * targets.weights / num_pos
+    focal = _quality_focal(logits, targets.labels, quality, beta) * trained[:, None]
+    cls = focal.sum(-1) * targets.weights / num_pos
 
-    total = _mean_over_ranks(certainty.sum(), logits.device)
-    scale = 1 / max(total, 1.0) if clamp_normaliser else 1 / total if total else float("nan")
-    giou = (1 - bbox_overlaps(boxes, wanted, mode="giou", is_aligned=True)) * certainty
+    scale = 1 / _box_normaliser(_mean_over_ranks(certainty.sum(), logits.device), normaliser)
+    share = certainty * targets.weights[image, place]
+    giou = (1 - bbox_overlaps(boxes, wanted, mode="giou", is_aligned=True)) * share
     reg_max = pos_logits.shape[-1] // 4 - 1
     distances = torch.cat([centers - wanted[:, :2], wanted[:, 2:] - centers], -1).clamp(0, reg_max - 0.1)
     dfl = distribution_focal(pos_logits.reshape(-1, reg_max + 1), distances.reshape(-1)).reshape(-1, 4).sum(-1)
-    dfl = dfl * certainty / (4 + eps)
+    dfl = dfl * share / (4 + eps)
     anchor = output.box_logits.sum() * 0
     return GFLTerms(
         weights[0] * cls,
@@ -132,21 +146,22 @@ def gfl_terms(
     )
 
 
-def _local_labels(targets: Targets, channels: Tensor) -> Tensor:
-    position = torch.full((targets.background + 1,), -1, dtype=torch.long, device=channels.device)
-    position[channels] = torch.arange(len(channels), device=channels.device)
-    position[targets.background] = len(channels)
-    local = position[targets.labels]
-    if (local < 0).any():
-        outside = sorted(set(targets.labels[local < 0].tolist()))
-        raise ValueError(f"labels {outside} are outside the trained channels {channels.tolist()}")
-    return local
+def _check_labels(labels: Tensor, trained: Tensor) -> None:
+    outside = labels[~trained.gather(1, labels[:, None]).squeeze(1)]
+    if len(outside):
+        raise ValueError(f"labels {sorted(set(outside.tolist()))} are outside the channels that their images train")
+
+
+def _box_normaliser(total: float, kind: str) -> float:
+    if kind == "clamped":
+        return max(total, 1.0)
+    return total + 1e-6 if kind == "shifted" else total or float("nan")
 
 
 def _quality_focal(logits: Tensor, labels: Tensor, quality: Tensor, beta: float) -> Tensor:
     aim = F.one_hot(labels, logits.shape[-1] + 1)[..., :-1] * quality[..., None]
     scale = (aim - logits.sigmoid()).abs().pow(beta)
-    return (F.binary_cross_entropy_with_logits(logits, aim, reduction="none") * scale).sum(-1)
+    return F.binary_cross_entropy_with_logits(logits, aim, reduction="none") * scale
 
 
 def distribution_focal(logits: Tensor, distances: Tensor) -> Tensor:
@@ -173,8 +188,8 @@ def _mean_over_ranks(value: Tensor | float, device: torch.device) -> float:
 Assigner = Callable[[Forward, Samples], Targets]
 
 
-def losses(output: Forward, targets: Targets, channels: Tensor, **how: Any) -> dict[str, Tensor]:
+def losses(output: Forward, targets: Targets, trained: Tensor, **how: Any) -> dict[str, Tensor]:
     """`loss_cls`, `loss_bbox`, `loss_dfl` of a batch and its positives per image; see `gfl_terms`."""
-    terms = gfl_terms(output, targets, channels, **how)
+    terms = gfl_terms(output, targets, trained, **how)
     positives = (targets.labels < targets.background).sum() / len(targets.labels)
     return {"loss_cls": terms.cls.sum(), "loss_bbox": terms.bbox.sum(), "loss_dfl": terms.dfl.sum(), "n_pos": positives}

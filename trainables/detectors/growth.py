@@ -16,7 +16,7 @@ from trainables.recipes import Recipe
 
 StateDict = dict[str, Tensor]
 PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
-CLASSIFIER = {"gfl": "bbox_head.gfl_cls"}
+CLASSIFIER = {"gfl": "bbox_head.gfl_cls", "gflv2": "bbox_head.gfl_cls"}
 
 
 def build_detector(name: str, num_classes: int, recipe: Recipe, pretrained: str | None = None) -> BaseDetector:

@@ -10,8 +10,8 @@ import torch
 from mmdet.models import GFLHead
 from torch import Tensor
 
-from trainables.detectors.forward import Forward, Samples
-from trainables.detectors.gfl_losses import Targets, assign
+from trainables.detectors.forward import Forward, Samples, Targets
+from trainables.detectors.gfl_losses import assign
 from trainables.tables import Array, TableWriter, opened, starts
 
 

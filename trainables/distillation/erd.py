@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from search_spaces.erd import ERDParams
-from trainables.detectors.forward import Forward, Grid, Samples, boxes_around, expected_distances
+from trainables.detectors.forward import Batch, Forward, Grid, boxes_around, expected_distances
+from trainables.distillation.divergence import kl_rows
 
 BOX_WEIGHT = 0.25
 BoxLogits = Callable[[Tensor, Tensor], Tensor]
@@ -164,13 +165,6 @@ def _nms_by_image(image: Tensor, boxes: Tensor, scores: Tensor, labels: Tensor, 
     return torch.cat(kept)
 
 
-def kl_rows(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL divergence (...) of the softened last dimension: T^2 times the mean over its M entries, as in LD and ERD."""
-    target = (teacher.detach() / temperature).softmax(-1)
-    logs = (student / temperature).log_softmax(-1)
-    return temperature**2 * F.kl_div(logs, target, reduction="none").mean(-1)
-
-
 def class_terms(student_C: Tensor, teacher_C: Tensor, params: ERDParams) -> Tensor:
     """(...) distance of the student's old-class logits (..., C) from the teacher's; 0 where they agree."""
     if params.cls_loss == "kl":
@@ -228,7 +222,7 @@ class ERD:
     def __init__(self, params: ERDParams) -> None:
         self.params = params
 
-    def __call__(self, student: Forward, teacher: Forward | Taught, old: Tensor, samples: Samples) -> dict[str, Tensor]:
+    def __call__(self, student: Forward, teacher: Forward | Taught, old: Tensor, batch: Batch) -> dict[str, Tensor]:
         params, images = self.params, len(student.cls_logits)
         known = taught(teacher, params) if isinstance(teacher, Forward) else teacher
         sums, sizes = per_image_class(student, known, old, params)

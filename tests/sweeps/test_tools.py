@@ -1,0 +1,102 @@
+"""Exporting a checkpoint and timing a detector, from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from sweeps.cli import main
+from tests.trainables.batches import tiny
+from trainables.export import load_exported
+from trainables.files import write_json
+
+CLASSES = ["one", "two", "three"]
+META = {"detector": "gfl_r18_tiny", "classes": CLASSES}
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    found = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return found.exit_code, found.output
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = tiny(3).state_dict()
+    return found
+
+
+def checkpoints(folder: Path, weights: dict[str, torch.Tensor]) -> dict[str, Path]:
+    """The same student in every form that is understood."""
+    teacher = {f"ori_model.{name}": value for name, value in weights.items()}
+    both = {f"student.{name}": value for name, value in weights.items()} | {
+        f"teacher.{name}": value for name, value in weights.items()
+    }
+    contents: dict[str, Any] = {
+        "bare": {"state_dict": weights, "meta": META},
+        "released": {"state_dict": weights | teacher, "meta": META, "optimizer": {"momentum": torch.zeros(100_000)}},
+        "wrapped": {"state_dict": both, "meta": META},
+    }
+    paths = {name: folder / f"{name}.pth" for name in contents}
+    for name, content in contents.items():
+        torch.save(content, paths[name])
+    entry = folder / "steps" / "0123"
+    entry.mkdir(parents=True)
+    torch.save(weights, entry / "weights.pt")
+    write_json(entry / "identity.json", {"detector": META["detector"], "classes": [CLASSES[:2], CLASSES[2:]]})
+    return paths | {"stored": entry / "weights.pt"}
+
+
+@pytest.mark.parametrize("form", ["bare", "released", "wrapped", "stored"])
+def test_the_student_alone_is_exported(tmp_path: Path, weights: dict[str, torch.Tensor], form: str) -> None:
+    source = checkpoints(tmp_path, weights)[form]
+    status, printed = run("export", source, tmp_path / "out")
+    assert status == 0, printed
+    (path,) = (tmp_path / "out").iterdir()
+    assert f"{source}: {source.stat().st_size / 1e6:.2f} MB" in printed
+    assert f"{path}: {path.stat().st_size / 1e6:.2f} MB" in printed
+    saved = torch.load(path, weights_only=True)
+    assert set(saved) == {"state_dict", "meta"}
+    detector = load_exported(path)
+    assert detector.dataset_meta["classes"] == tuple(CLASSES)
+    assert all(torch.equal(value, weights[name]) for name, value in detector.state_dict().items())
+
+
+def test_what_is_no_checkpoint_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    text, odd, alone = tmp_path / "text.pth", tmp_path / "odd.pth", tmp_path / "alone.pth"
+    text.write_text("hello")
+    torch.save([1, 2], odd)
+    torch.save({"weight": torch.zeros(1)}, alone)
+    for path, problem in ((text, "must be a checkpoint"), (odd, "must be a checkpoint"), (alone, "must hold detector")):
+        status, printed = run("export", path, tmp_path / "out")
+        assert status == 1
+        assert str(path) in printed
+        assert problem in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_another_detector_are_refused(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    wrong = tmp_path / "wrong.pth"
+    torch.save({"state_dict": weights, "meta": META | {"classes": ["one"]}}, wrong)
+    status, printed = run("export", wrong, tmp_path / "out")
+    assert status == 1
+    assert "gfl_cls" in printed
+
+
+def test_speed_is_told_by_batch(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    run("export", checkpoints(tmp_path, weights)["bare"], tmp_path / "out")
+    (path,) = (tmp_path / "out").iterdir()
+    status, printed = run("fps", path, "--batch", 1, "--batch", 3, "--batches", 4, "--side", 64)
+    assert status == 0, printed
+    rows = [line.split("│")[1:5] for line in printed.splitlines() if line.startswith("│")]
+    assert [row[0].strip() for row in rows] == ["1", "3"]
+    assert all(float(cell) > 0 for row in rows for cell in (row[1], row[3]))
+
+
+def test_only_an_exported_checkpoint_is_timed(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    status, printed = run("fps", checkpoints(tmp_path, weights)["stored"])
+    assert status == 1
+    assert "sweeps export" in printed

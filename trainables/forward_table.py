@@ -1,0 +1,69 @@
+"""All that a teacher says of a step's training images in a table, for methods that listen everywhere.
+
+A trial reads of it what a batch needs, to the bit what a live teacher would have told it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.detectors.forward import Forward, Samples, rounded
+from trainables.detectors.target_table import Rows, row_keys
+from trainables.tables import TableWriter, opened
+
+
+def write_forwards(
+    folder: Path, batches: Iterable[tuple[Samples, Forward]], features: Sequence[str], dtype: str
+) -> None:
+    """Write the logits and the `features` of every image of `batches`."""
+    with TableWriter(folder) as table:
+        grid = None
+        for samples, output in batches:
+            output = rounded(output, dtype)
+            levels = {
+                f"{name}-{level}": value for name in features for level, value in enumerate(output.features[name])
+            }
+            said = {"cls_logits": output.cls_logits, "box_logits": output.box_logits, **levels}
+            rows = {name: value.numpy(force=True).astype(dtype) for name, value in said.items()}
+            table.append(**row_keys(samples), **rows)
+            if grid is None:
+                grid = output
+                table.append(
+                    centers=output.centers.numpy(force=True),
+                    strides=output.strides.numpy(force=True),
+                    level_sizes=np.array(output.level_sizes),
+                    anchor_side=np.array([output.anchor_side]),
+                )
+
+
+class ForwardTable:
+    """Gives what `write_forwards` wrote, as a live teacher's forward pass would be."""
+
+    def __init__(self, folder: Path, features: Sequence[str], device: str) -> None:
+        self._arrays, self._device = opened(folder), device
+        self._rows = Rows(self._arrays["image_ids"], self._arrays["flipped"])
+        self._levels = tuple(self._arrays["level_sizes"].tolist())
+        self._features = {name: [f"{name}-{level}" for level in range(len(self._levels))] for name in features}
+        self._centers, self._strides = (torch.from_numpy(self._arrays[name]) for name in ("centers", "strides"))
+
+    def __call__(self, samples: Samples) -> Forward:
+        """What the teacher says of a batch."""
+        rows = self._rows(samples)
+
+        def said(name: str) -> Tensor:
+            return torch.from_numpy(self._arrays[name][rows]).float().to(self._device)
+
+        return Forward(
+            said("cls_logits"),
+            said("box_logits"),
+            self._centers.to(self._device),
+            self._strides.to(self._device),
+            self._levels,
+            {name: [said(level) for level in levels] for name, levels in self._features.items()},
+            float(self._arrays["anchor_side"][0]),
+        )
