@@ -18,6 +18,7 @@ from ray.tune import Callback
 from sweeps import runner, work
 from sweeps.cluster import connect
 from sweeps.spec import SweepSpec, parse_spec
+from sweeps.warm_start import Known
 from trainables.config import Runtime, TrialConfig
 from trainables.tune import joint_task, tables_task, tune_trial
 
@@ -59,7 +60,7 @@ def _started(spec: SweepSpec, config: TrialConfig, runtime: Runtime) -> list[flo
     firsts.mkdir()
     spec.folder.mkdir(parents=True)
     runner.tune_trial = partial(_timed_trial, firsts=firsts)
-    runner._search(spec, config, runtime, clock, 1)
+    runner._search(spec, {spec.method: config}, runtime, clock, 1, {}, Known())
     told = {path.stem: json.loads(path.read_text()) for path in firsts.iterdir()}
     assert len({pid for _, pid in told.values()}) == 1, "the trials did not run in one process"
     return [told[trial][0] - began for trial, began in clock.began.items()]
