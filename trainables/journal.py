@@ -36,7 +36,6 @@ class Journal:
 def append(path: Path, value: Any) -> None:
     """Append to a journal and close it, so that other hosts of a shared folder see what is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    cut_torn_line(path)
     with path.open("ab") as file:
         file.write(line_of(value))
 

@@ -12,7 +12,7 @@ from trainables.config import Runtime, TrialConfig
 from trainables.errors import TrainingError
 from trainables.files import written_whole
 from trainables.history import adopt_state, checkpoint_folder, read_history
-from trainables.journal import append, line_of, read
+from trainables.journal import append, cut_torn_line, line_of, read
 from trainables.objectives import Aim
 from trainables.scenarios import Scenario
 
@@ -113,6 +113,7 @@ class _Reporter:
         """`copied_in`: where the trial runs, if others may go on from it."""
         self.aim, self.config, self.copied_in = aim, config, copied_in
         self._path, self._before, self._scenario = path, 0, ""
+        cut_torn_line(path)
         self.events: list[dict[str, Any]] = read(path)
         for number in range(len(self.events)):
             self._send(self.events[: number + 1])

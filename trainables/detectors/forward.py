@@ -129,6 +129,11 @@ def expected_distances(box_logits: Tensor) -> Tensor:
     return probabilities @ torch.arange(bins, dtype=probabilities.dtype, device=probabilities.device)
 
 
+def decoded(output: Forward) -> Tensor:
+    """(B, N, 4) the boxes that the distributions mean, in px."""
+    return boxes_around(output.centers, expected_distances(output.box_logits) * output.strides[:, None])
+
+
 def boxes_around(centers: Tensor, distances: Tensor) -> Tensor:
     """(..., 4) boxes x1, y1, x2, y2 from (..., 2) centres and (..., 4) distances of the same unit."""
     return torch.cat([centers - distances[..., :2], centers + distances[..., 2:]], dim=-1)

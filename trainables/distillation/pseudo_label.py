@@ -17,7 +17,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from search_spaces.pseudo_label import PseudoLabelParams
-from trainables.detectors.forward import Forward, Samples, Targets, boxes_around, expected_distances
+from trainables.detectors.forward import Forward, Samples, Targets, decoded
 
 SMALLEST = 1.0  # px of a side
 
@@ -35,7 +35,7 @@ class PseudoLabels:
 
     def __call__(self, teacher: Forward, samples: Samples) -> list[DetDataSample]:
         """The samples with real boxes first, then the teacher's."""
-        scores, boxes = teacher.score_logits.sigmoid(), _boxes(teacher)
+        scores, boxes = teacher.score_logits.sigmoid(), decoded(teacher)
         return [self._completed(sample, scores[image], boxes[image]) for image, sample in enumerate(samples)]
 
     def _completed(self, sample: DetDataSample, scores: Tensor, boxes: Tensor) -> DetDataSample:
@@ -83,10 +83,6 @@ class PseudoLabels:
         return replace(
             targets, weights=torch.where(pseudo, targets.weights * self.params.pseudo_weight, targets.weights)
         )
-
-
-def _boxes(output: Forward) -> Tensor:
-    return boxes_around(output.centers, expected_distances(output.box_logits) * output.strides[:, None])
 
 
 def n_pseudo(before: Samples, after: Sequence[DetDataSample]) -> float:

@@ -11,7 +11,7 @@ from mmcv.ops import nms
 from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
 
-from trainables.detectors.forward import Forward, boxes_around, expected_distances
+from trainables.detectors.forward import Forward, decoded
 
 NEAREST = 9  # anchors a level from which ATSS and the valuable region take their threshold
 GI_NMS, GI_TOP = 0.3, 10
@@ -86,7 +86,7 @@ def general_instances(student: Forward, teacher: Forward, old: Tensor, scope: st
     own, taught = student.cls_logits[..., old].detach().sigmoid(), teacher.cls_logits.detach().sigmoid()
     difference, label = (taught - own).abs().max(-1)
     surer = taught.gather(-1, label[..., None]) >= own.gather(-1, label[..., None])
-    boxes = torch.where(surer, _boxes(teacher), _boxes(student))
+    boxes = torch.where(surer, decoded(teacher), decoded(student)).detach()
     images = [slice(None)] if scope == "batch" else [slice(image, image + 1) for image in range(len(boxes))]
     mask = torch.zeros_like(difference, dtype=torch.bool)
     begin = 0
@@ -98,10 +98,6 @@ def general_instances(student: Forward, teacher: Forward, old: Tensor, scope: st
             mask.view(-1)[places[kept[:GI_TOP]]] = True
         begin += size
     return mask
-
-
-def _boxes(output: Forward) -> Tensor:
-    return boxes_around(output.centers, expected_distances(output.box_logits.detach()) * output.strides[:, None])
 
 
 def _centers(boxes: Tensor) -> Tensor:
