@@ -19,6 +19,7 @@ from sweeps.show import result_table
 from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker
 from trainables.config import Runtime, TrialConfig, under_schedule
+from trainables.datasets import Splits
 from trainables.records import chain_metrics, known_joint_ap, known_score
 from trainables.scenarios import NAMED, Scenario
 from trainables.store import Store
@@ -33,7 +34,7 @@ BEST = "best found"
 
 def promote_sweep(spec: SweepSpec, which: str | None, display: Display) -> list[Registration]:
     """Train the best configuration with every seed, score it beside its references on the test split, register it; on
-    each scenario that the sweep reports on.
+    each scenario that the sweep reports on. Where methods are searched alike, the best of each is trained and scored.
 
     Args:
         which: number or id of the trial to promote; None for the best by the spec's objective.
@@ -41,7 +42,8 @@ def promote_sweep(spec: SweepSpec, which: str | None, display: Display) -> list[
     Raises:
         SpecError: no finished trial to promote.
     """
-    trial = best_trial(spec, searched(spec.tracking_uri, spec.name), which)
+    found = searched(spec.tracking_uri, spec.name)
+    trial = best_trial(spec, found, which)
     values = zip(spec.aim.objectives, trial.values(spec.aim) or (), strict=True)
     told = ", ".join(f"{one.name} {shown(one.metric, value)}" for one, value in values)
     display.say(f"promoting trial {trial.number}, {told} on the tune split")
@@ -49,11 +51,11 @@ def promote_sweep(spec: SweepSpec, which: str | None, display: Display) -> list[
     outcome(ray, checking_installation(ray))
     splits = work.prepared(spec)
     bases = work.base_configs(spec, splits)
-    chosen = work.configured(spec, splits, trial.method, typed_params(spec, trial.method, trial.params))
-    if trial.schedule:
-        chosen = under_schedule(chosen, trial.schedule)
     presets = {work.chain_name(method, preset): bases[method] for method, preset in spec.methods.items()}
-    configs = {**work.compared(spec, splits), **presets, BEST: chosen}
+    alone = [_configured(spec, splits, one) for one in _best_of_methods(spec, found)] if which is None else []
+    chosen = _configured(spec, splits, trial)
+    others = {f"{config.method} found": config for config in alone if config != chosen}
+    configs = {**work.compared(spec, splits), **presets, **others, BEST: chosen}
     runtime = work.runtime(spec, splits, evaluate_on="test")
     events = {one: _train(spec, configs, runtime, one, display) for one in spec.report_scenarios}
     rows = {one: _rows(spec, bases[spec.method], own, runtime, one) for one, own in events.items()}
@@ -63,6 +65,19 @@ def promote_sweep(spec: SweepSpec, which: str | None, display: Display) -> list[
     for scenario, registration in zip(rows, registrations, strict=True):
         _print(spec, scenario, rows[scenario], registration, display)
     return registrations
+
+
+def _configured(spec: SweepSpec, splits: Splits, trial: Trial) -> TrialConfig:
+    config = work.configured(spec, splits, trial.method, typed_params(spec, trial.method, trial.params))
+    return under_schedule(config, trial.schedule) if trial.schedule else config
+
+
+def _best_of_methods(spec: SweepSpec, found: Sequence[Trial]) -> list[Trial]:
+    """The best trial of each method that has a finished one, where methods are searched alike."""
+    if not spec.each_method:
+        return []
+    of_methods = [[trial for trial in found if trial.method == method] for method in spec.methods]
+    return [best_trial(spec, own) for own in of_methods if any(trial.values(spec.aim) for trial in own)]
 
 
 def _train(
@@ -97,8 +112,21 @@ def _rows(
 
 
 def _scores(chains: Sequence[Events]) -> Scores:
-    ends = [events[-1]["metrics"] for events in chains]
+    ends = [events[-1]["metrics"] | _costs(events) for events in chains]
     return {name: [end[name] for end in ends] for name in ends[0] if all(name in end for end in ends)}
+
+
+def _costs(events: Events) -> dict[str, float]:
+    """Seconds of training, over the trained steps; and what a method holds beside its student at the last of them, MB.
+
+    That is its teacher's parameters and the images that it replays.
+    """
+    facts = [event["facts"] for event in events if event["step"]]
+    held = 4 * facts[-1]["params_teacher"] + facts[-1].get("replay_bytes", 0.0)
+    return {
+        "time_train_s": sum(one["time_train_s"] + one.get("time_saved_steps_s", 0.0) for one in facts),
+        "extra_memory_mb": held / 1e6,
+    }
 
 
 def _joint_row(spec: SweepSpec, config: TrialConfig, runtime: Runtime, scenario: Scenario) -> Scores:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from search_spaces.distributions import Choice, Distribution, IntUniform, LogUniform, Scalar
 from search_spaces.params import When
+from sweeps.spec_parameters import METHOD
 from trainables.objectives import Aim
 
 if TYPE_CHECKING:
@@ -39,7 +40,18 @@ GP_STARTUP_TRIALS = 2  # with more it is slower on simulated trials of the digit
 
 def startup_trials(spec: SweepSpec) -> int:
     """How many of a sweep's trials are drawn before a model of what they found proposes the next ones."""
-    return max(4, spec.trials // 4)
+    share = len(spec.methods) if spec.each_method else 1
+    return max(4, spec.trials // share // 4)
+
+
+def sampler_of(spec: SweepSpec) -> BaseSampler:
+    """The sampler that a sweep names, where it searches each method by itself one for each."""
+    build = SAMPLERS[spec.sampler].build
+    if not spec.each_method:
+        return build(spec)
+    from sweeps.method_sampler import EachMethodSampler
+
+    return EachMethodSampler(METHOD, {method: build(spec) for method in spec.methods})
 
 
 def _tpe(spec: SweepSpec) -> BaseSampler:

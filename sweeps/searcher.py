@@ -6,6 +6,7 @@ import contextlib
 import math
 import pickle
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from ray.tune.utils.util import unflatten_dict
 from search_spaces.distributions import Scalar
 from sweeps.budget import Spending
 from sweeps.results import mean_ranks
-from sweeps.samplers import SAMPLERS, directions, optuna_distribution
+from sweeps.samplers import directions, optuna_distribution, sampler_of
 from sweeps.spec import SweepSpec
+from sweeps.spec_parameters import METHOD
 from sweeps.study import study_file, study_storage
 from sweeps.warm_start import Known, Observation
 from trainables.journal import cut
@@ -46,7 +48,7 @@ class IncrementalSearch(Searcher):
         self._live: dict[str, Trial] = {}
         self._parts: list[list[float]] = []
         self._spending = Spending(spec)
-        self._open(SAMPLERS[spec.sampler].build(spec))
+        self._open(sampler_of(spec))
         there = self._study.get_trials(deepcopy=False)
         self._trials = {str(trial.number): trial.number for trial in there}
         if not there:
@@ -58,7 +60,7 @@ class IncrementalSearch(Searcher):
             if self._spending.exhausted():
                 finished: str = Searcher.FINISHED
                 return finished
-            self._live[trial_id] = self._study.ask()
+            self._live[trial_id] = self._asked()
             self._trials[trial_id] = self._live[trial_id].number
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Fixed parameter .* is out of range")  # a preset may be
@@ -125,6 +127,15 @@ class IncrementalSearch(Searcher):
             directions=directions(self._spec.aim),
             load_if_exists=True,
         )
+
+    def _asked(self) -> Trial:
+        """The next trial, where methods are searched each by itself of the method that had the fewest."""
+        if self._spec.each_method:
+            there = self._study.get_trials(deepcopy=False)
+            if not any(trial.state == TrialState.WAITING for trial in there):
+                had = Counter(trial.system_attrs["fixed_params"][METHOD] for trial in there)
+                self._study.enqueue_trial({METHOD: min(self._spec.methods, key=lambda method: had[method])})
+        return self._study.ask()
 
     def _begin(self, known: Known) -> None:
         for observation in known.observations:

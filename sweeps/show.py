@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -15,6 +16,7 @@ from sweeps.spec import SweepSpec
 from sweeps.spec_parameters import METHOD
 from trainables.objectives import COSTS, DIRECTION_OF
 
+COST_COLUMNS = {"time_train_s": "seconds", "extra_memory_mb": "extra\nMB"}
 AP_COLUMNS = {"ap_all": "AP all", "ap_old": "AP old", "ap_new": "AP new", "forgetting": "forgetting"}
 
 
@@ -85,13 +87,14 @@ def _table(title: str) -> Table:
 
 
 def result_table(rows: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Table:
-    """A row a method from its metrics over seeds: mean, and spread where there are several."""
+    """A row a method from its metrics over seeds: mean, and spread where there are several; and what it cost."""
     table = _table(title)
     table.add_column("")
-    for column in AP_COLUMNS.values():
+    for column in (AP_COLUMNS | COST_COLUMNS).values():
         table.add_column(column, justify="right")
     for name, metrics in rows.items():
-        table.add_row(name, *(mean_and_spread(metrics.get(key, ())) for key in AP_COLUMNS))
+        costs = [f"{fmean(metrics[key]):.1f}" if key in metrics else "-" for key in COST_COLUMNS]
+        table.add_row(name, *(mean_and_spread(metrics.get(key, ())) for key in AP_COLUMNS), *costs)
     return table
 
 

@@ -50,6 +50,7 @@ class SweepSpec:
 
     Attributes:
         methods: the preset of each method; the first of them stands for the sweep where one must.
+        each_method: whether the methods are searched alike, each by itself.
         scenarios: what a trial learns, one after another: the file's (`whole_scenarios`), the shortest first, or the
             first increment of each.
         report_scenarios: what the final training learns.
@@ -71,6 +72,7 @@ class SweepSpec:
     data: DataConfig
     detector: str
     methods: Mapping[str, str]
+    each_method: bool
     space: Mapping[str, Distribution]
     conditions: Mapping[str, list[When]]
     constants: Mapping[str, Scalar]
@@ -281,15 +283,17 @@ def _resolved(file: SweepFile, text: str) -> SweepSpec:
     given = file.scenarios or [file.scenario]
     scenarios = tuple(sorted(map(scenario_of, given), key=lambda scenario: len(scenario.steps)))
     searched = space(file.search, file.method, file.detector)
-    early = file.scheduler.name or ("asha" if known_on_the_way(file.objective) else "none")
+    stoppable = known_on_the_way(file.objective) and not file.each_method
+    early = file.scheduler.name or ("asha" if stoppable else "none")
     spec = SweepSpec(
         name=file.name,
         scenarios=tuple(map(_first_increment, scenarios)) if file.budget.steps == "first" else scenarios,
         whole_scenarios=scenarios,
-        report_scenarios=(scenario_of(file.report_on),) if file.report_on else scenarios,
+        report_scenarios=tuple(map(scenario_of, file.report_on)) or scenarios,
         data=data_of(file.data, given[0]),
         detector=file.detector,
         methods={method: chosen_preset(file.preset, method) for method in file.method},
+        each_method=file.each_method,
         space=searched,
         conditions=conditions(searched, file.method, file.detector),
         constants=constants(file.fixed, file.method, file.detector),

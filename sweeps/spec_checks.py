@@ -111,8 +111,12 @@ def _problems_of_scenario(given: str | Groups) -> Iterator[str]:
 
 
 def _report_problems(values: Mapping[str, Any]) -> Iterator[str]:
-    if not (given := values.get("report_on")):
-        return
+    scenario = _scenario(values)
+    for given in values.get("report_on", ()):
+        yield from _problems_of_reported(given, scenario)
+
+
+def _problems_of_reported(given: str | Groups, scenario: Scenario | None) -> Iterator[str]:
     try:
         reported = scenario_of(given)
     except DataError as error:
@@ -120,7 +124,6 @@ def _report_problems(values: Mapping[str, Any]) -> Iterator[str]:
         return
     if len(reported.steps) < 2:
         yield f"report_on: needs at least two steps, but {reported.name} has {len(reported.steps)}"
-    scenario = _scenario(values)
     if scenario and (strange := sorted(set(reported.class_names) - set(scenario.class_names))):
         yield f"report_on: must have the data's classes, but {', '.join(strange)} are in none of the scenario's steps"
 

@@ -206,6 +206,8 @@ class SweepFile(_Section):
         data: the images; only for a scenario of digits it can be left out.
         detector: one of the catalogue.
         method: one of the catalogue, such as `erd` or `replay-sid`, or a list: then the method is itself searched.
+        each_method: with several methods: each gets as many trials as the others, proposed from its own alone, and
+            promotion trains the best of each, to compare methods that were tuned alike. `trials` is of all together.
         preset: of the method: the values of everything that is neither searched nor fixed, and trial 0; with several
             methods, one for each by its name, and the first trials are these.
         search: what varies: by parameter, `declared` (the range of `search_spaces`), a range `[low, high]` or
@@ -225,8 +227,8 @@ class SweepFile(_Section):
         seed: of the search and of every trial's training.
         seeds: with more than one, the leaders of the search run under so many, `seed` and those after it, to tell a
             lead from luck.
-        report_on: the scenario of the final training, by default the one searched on. To tune and report on the same
-            scenario flatters a method (arXiv 2403.09066).
+        report_on: the scenario of the final training, or a list; by default that searched on. To tune and report on
+            the same scenario flatters a method (arXiv 2403.09066).
         warm_start: earlier sweeps of the same storage, whose trials the search begins with.
         compare: what to train beside the search: `joint`, the reference that learns all classes of a step at once (gaps
             and omega need it), and chains: a method, or `method/preset`.
@@ -249,6 +251,7 @@ class SweepFile(_Section):
     data: Data | None = None
     detector: str
     method: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+    each_method: bool = False
     preset: Annotated[dict[str, str], BeforeValidator(_preset_of_any)] = {}
     search: dict[str, Any]
     fixed: dict[str, Any] = {}
@@ -262,7 +265,7 @@ class SweepFile(_Section):
     budget: Budget = Budget()
     seed: Seed = 0
     seeds: int = Field(1, ge=1, le=100)
-    report_on: NamedScenario = ""
+    report_on: Annotated[list[NamedScenario], BeforeValidator(_listed)] = []
     warm_start: list[str] = []
     compare: list[str] = ["joint", "finetune"]
     resources: Resources = Resources()

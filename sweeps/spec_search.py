@@ -28,6 +28,7 @@ def search_problems(values: Mapping[str, Any], increments: int | None) -> list[s
     return [
         *_aim_problems(values, increments),
         *_sampler_problems(values),
+        *_each_method_problems(values),
         *_scheduler_problems(values, 1 if first_alone and increments else increments),
         *_population_problems(values),
         *_budget_problems(values),
@@ -108,6 +109,18 @@ def _grid_problems(values: Mapping[str, Any]) -> Iterator[str]:
         for name, distribution in space(values.get("search", {}), methods, detector).items():
             if not grid_values(distribution):
                 yield f"search.{name}: a grid needs choices, `{{values: [...]}}` or a `step`, but got a range"
+
+
+def _each_method_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    if not values.get("each_method"):
+        return
+    if len(methods := values.get("method", ())) == 1:
+        yield f"each_method: acts only with several methods, but there is {methods[0]}"
+    if values.get("sampler") == "grid":
+        yield "each_method: a grid has each combination once, whatever its method; one of the two must go"
+    scheduler = values.get("scheduler")
+    if scheduler and scheduler.name not in (None, "none"):
+        yield f"scheduler.name: {scheduler.name} would stop methods for each other; with each_method it must be `none`"
 
 
 def _scheduler_problems(values: Mapping[str, Any], increments: int | None) -> Iterator[str]:

@@ -76,10 +76,12 @@ METHODS = _ALONE | {
 }
 """By name; `replay-sid` is SID with a buffer."""
 
-_TINY, _RESNET = "trainables.detectors.gfl:gfl_r18_tiny", "trainables.detectors.gfl:gfl"
+_TINY, _RESNET = "trainables.detectors.gfl:gfl_tiny", "trainables.detectors.gfl:gfl"
 _V2 = {"head": "trainables.detectors.heads.GFLv2Head"}
 DETECTORS = {
     "gfl_r18_tiny": Detector("gfl", _TINY, TINY, optim.TinyOptimParams),
+    "gfl_r34_tiny": Detector("gfl", _TINY, TINY, optim.TinyOptimParams, {"depth": 34, "width": 32}),
+    "gfl_r50_tiny": Detector("gfl", _TINY, TINY, optim.TinyOptimParams, {"depth": 50, "width": 32}),
     "gflv2_r18_tiny": Detector("gflv2", _TINY, TINY, optim.TinyOptimParams, _V2),
     **{f"gfl_r{n}": Detector("gfl", _RESNET, GFL_1X, optim.OptimParams, {"depth": n}) for n in (18, 34, 50, 101)},
     **{

@@ -224,3 +224,40 @@ go_on(resumed(Path({str(tmp_path)!r})))
 """
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
     assert [trial.value for trial in trials_of(spec)] == [0.4, 0.7, 0.4, 0.6]
+
+
+def proposals(storage: Path, sampler: str, values: dict[str, float]) -> dict[str, list[dict[str, Any]]]:
+    """What a search of each method by itself proposes to each, where a method's trials end with its own values."""
+    storage.mkdir()
+    searcher, _ = search_of(
+        storage, method=["erd", "lwf"], search={"lambda_cls": "declared", "w_out": "declared", "lr_scale": "declared"},
+        each_method=True, sampler=sampler, trials=12,
+    )  # fmt: skip
+    seen: dict[str, list[dict[str, Any]]] = {"erd": [], "lwf": []}
+    for number in range(12):
+        suggested: Any = searcher.suggest(f"t{number}")
+        method = suggested.pop("method")
+        seen[method].append(flat(suggested))
+        value = values[method] * abs(1 - suggested["optim"]["lr_scale"])
+        searcher.on_trial_complete(f"t{number}", result(4, value))
+    return seen
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe", "qmc", "random"])
+def test_each_method_has_as_many_trials_that_follow_from_its_own_alone(tmp_path: Path, sampler: str) -> None:
+    one = proposals(tmp_path / "one", sampler, {"erd": 0.5, "lwf": 0.5})
+    other = proposals(tmp_path / "other", sampler, {"erd": 0.5, "lwf": -0.5})
+    assert len(one["erd"]) == len(one["lwf"]) == 6
+    assert one["erd"] == other["erd"]
+    assert one["lwf"] != other["lwf"] or sampler in ("qmc", "random")
+
+
+def test_a_search_of_each_method_goes_on_after_a_restore(tmp_path: Path) -> None:
+    searcher, spec = search_of(tmp_path, method=["erd", "lwf"], each_method=True, sampler="gp", trials=8)
+    for number in range(5):
+        run(searcher, f"t{number}", 0.1, 0.2, 0.3, 0.1 * number)
+    searcher.save(str(tmp_path / "state"))
+    again = IncrementalSearch(spec)
+    again.restore(str(tmp_path / "state"))
+    suggested: Any = again.suggest("t5")
+    assert suggested["method"] == "lwf"
