@@ -12,7 +12,7 @@ from sweeps.cluster import checking_installation, connect, outcome
 from sweeps.leaders import joined
 from sweeps.progress import Display, shown
 from sweeps.recorder import flat_params, now_ms, record_event, scope_tags
-from sweeps.references import REFERENCE_METRICS, Tasks, joint_tasks
+from sweeps.references import REFERENCE_METRICS, Tasks, base_tasks, joint_tasks, teacher_scores
 from sweeps.registry import Registration, champion_name, register
 from sweeps.results import Trial, best_trial, reference_prefix, searched, typed_params
 from sweeps.show import result_table
@@ -20,10 +20,11 @@ from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker
 from trainables.config import Runtime, TrialConfig, under_schedule
 from trainables.datasets import Splits
+from trainables.objectives import trained
 from trainables.records import chain_metrics, known_joint_ap, known_score
 from trainables.scenarios import NAMED, Scenario
 from trainables.store import Store
-from trainables.tune import chain_task, export_task, joint_task
+from trainables.tune import chain_task, export_task
 
 Events = list[dict[str, Any]]
 Scores = dict[str, list[float]]
@@ -57,8 +58,13 @@ def promote_sweep(spec: SweepSpec, which: str | None, display: Display) -> list[
     others = {f"{config.method} found": config for config in alone if config != chosen}
     configs = {**work.compared(spec, splits), **presets, **others, BEST: chosen}
     runtime = work.runtime(spec, splits, evaluate_on="test")
-    events = {one: _train(spec, configs, runtime, one, display) for one in spec.report_scenarios}
-    rows = {one: _rows(spec, bases[spec.method], own, runtime, one) for one, own in events.items()}
+    teachers = work.teachers(spec, splits)
+    events = {one: _train(spec, configs, teachers, runtime, one, display) for one in spec.report_scenarios}
+    above = {
+        name: {metric: [value] for metric, value in scores.items()}
+        for name, scores in teacher_scores(teachers, runtime).items()
+    }
+    rows = {one: above | _rows(spec, bases[spec.method], own, runtime, one) for one, own in events.items()}
     with Tracker(spec.tracking_uri, spec.name, spec.folder) as tracker:
         best = {one: own[BEST] for one, own in events.items()}
         registrations = _record(spec, chosen, trial, best, rows, runtime, tracker)
@@ -81,13 +87,18 @@ def _best_of_methods(spec: SweepSpec, found: Sequence[Trial]) -> list[Trial]:
 
 
 def _train(
-    spec: SweepSpec, configs: Mapping[str, TrialConfig], runtime: Runtime, scenario: Scenario, display: Display
+    spec: SweepSpec,
+    configs: Mapping[str, TrialConfig],
+    teachers: Mapping[str, TrialConfig],
+    runtime: Runtime,
+    scenario: Scenario,
+    display: Display,
 ) -> dict[str, list[Events]]:
     tasks, seeds = Tasks(connect(), spec, display), spec.promotion.seeds
     finals = {name: [work.final(spec, config, seed, scenario) for seed in seeds] for name, config in configs.items()}
     any_config = next(iter(finals.values()))[0]
     last = len(any_config.scenario.steps) - 1
-    base = tasks.submit("base step", joint_task, any_config, runtime, 0)
+    base = base_tasks(tasks, any_config, teachers, runtime)
     first = [base, *joint_tasks(tasks, spec, any_config, runtime)]
     for name, chains in finals.items():
         for seed, config in zip(seeds, chains, strict=True):
@@ -121,7 +132,7 @@ def _costs(events: Events) -> dict[str, float]:
 
     That is its teacher's parameters and the images that it replays.
     """
-    facts = [event["facts"] for event in events if event["step"]]
+    facts = [event["facts"] for event in events if trained(event) and "facts" in event]
     held = 4 * facts[-1]["params_teacher"] + facts[-1].get("replay_bytes", 0.0)
     return {
         "time_train_s": sum(one["time_train_s"] + one.get("time_saved_steps_s", 0.0) for one in facts),

@@ -23,6 +23,7 @@ from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker, Verdict
 from trainables.config import Segment, TrialConfig, under_schedule
 from trainables.journal import read, read_one
+from trainables.objectives import trained
 from trainables.tune import (
     EVENT,
     EXCESSES,
@@ -124,7 +125,7 @@ class Recorder(Callback):
         self.spending.spend(trial.trial_id, result)
         if FAILURE not in result:
             event = read_one(self._events_of(trial), result[EVENT])
-            if event["step"] and "classes" in event:
+            if trained(event) and "classes" in event:
                 event["metrics"] |= self._judged(result)
             record_event(self.tracker, trial.trial_id, event)
             if "scenario" in event and "classes" in event:
@@ -191,8 +192,8 @@ class Recorder(Callback):
         """What a trial over several scenarios tells of the one whose step has ended, and of all together."""
         name = results.metric_name(event["scenario"])
         own = {f"{name}/{metric}": v for metric, v in event["metrics"].items() if metric in AP_COLUMNS}
-        own |= {f"{results.PART}{name}": result[PARTS][-1]} if event["step"] else {}
-        return own | (self._judged(result) if event["step"] else {})
+        own |= {f"{results.PART}{name}": result[PARTS][-1]} if trained(event) else {}
+        return own | (self._judged(result) if trained(event) else {})
 
     def _line(self) -> str:
         return ", ".join(filter(None, (self.count.line(), self.spending.line())))

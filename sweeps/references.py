@@ -13,9 +13,10 @@ from sweeps.progress import Display, duration
 from sweeps.spec import SweepSpec
 from trainables.catalog import METHODS
 from trainables.config import Runtime, TrialConfig
+from trainables.records import chain_metrics, known_score
 from trainables.store import PROGRESS_FILE, Store
 from trainables.table_plans import image_plan, response_plan, target_plan
-from trainables.tune import chain_task, joint_task, tables_task
+from trainables.tune import chain_task, joint_task, tables_task, teacher_task
 
 REFERENCE_METRICS = ("ap_all", "ap_old", "ap_new", "ap50_all", "ap75_all", "hmean", "forgetting", "omega", "rel_gap")
 """What the sweep's run tells of its references; everything about them is in the store."""
@@ -90,6 +91,7 @@ class References:
     Args:
         configs: of any trial of each method of the sweep.
         others: the chains to compare with; they go on from the same base step.
+        teachers: of a scenario of one step, each of the next one.
         installation: the check of a worker under way, which then has loaded half of what the base step needs.
     """
 
@@ -99,6 +101,7 @@ class References:
         spec: SweepSpec,
         configs: Mapping[str, TrialConfig],
         others: Mapping[str, TrialConfig],
+        teachers: Mapping[str, TrialConfig],
         runtime: Runtime,
         installation: Any,
         display: Display,
@@ -106,7 +109,7 @@ class References:
         announce_tables(configs, runtime, display)
         config = next(iter(configs.values()))
         tasks, last = Tasks(ray, spec, display), len(config.scenario.steps) - 1
-        base = tasks.submit("base step", joint_task, config, runtime, 0, installation)
+        base = base_tasks(tasks, config, teachers, runtime, installation)
         first = [base, *joint_tasks(tasks, spec, config, runtime)]
         tables = [base]
         for method, own in configs.items():  # one after another: they share the images and targets
@@ -119,7 +122,8 @@ class References:
             joint_name(step, last): store.partial("steps", config.joint(step).step_identity(0))
             for step in range(1, last + 1)
         }
-        steps["base step"] = store.partial("steps", config.step_identity(0))
+        below = teachers or {"base step": config}
+        steps |= {name: store.partial("steps", own.step_identity(0)) for name, own in below.items()}
         steps |= {name: store.partial("steps", other.step_identity(last)) for name, other in others.items()}
         self._tasks, self._steps, self._others = tasks, steps, others
 
@@ -129,6 +133,17 @@ class References:
         return {name: results[name] for name in self._others if name in results}, self._tasks.spent_s
 
 
+def base_tasks(
+    tasks: Tasks, config: TrialConfig, teachers: Mapping[str, TrialConfig], runtime: Runtime, *after: Any
+) -> Any:
+    """What all trials begin with, under way: the base step or, of a scenario of one step, one teacher after another."""
+    if not teachers:
+        return tasks.submit("base step", joint_task, config, runtime, 0, *after)
+    for name, teacher in teachers.items():
+        after = (tasks.submit(name, teacher_task, teacher, runtime, *after),)
+    return after[0]
+
+
 def joint_tasks(tasks: Tasks, spec: SweepSpec, config: TrialConfig, runtime: Runtime) -> list[Any]:
     """The joint references of all steps but the first, under way; none where the sweep does without them."""
     last = len(config.scenario.steps) - 1
@@ -136,17 +151,26 @@ def joint_tasks(tasks: Tasks, spec: SweepSpec, config: TrialConfig, runtime: Run
     return [tasks.submit(joint_name(step, last), joint_task, config, runtime, step) for step in steps]
 
 
+def teacher_scores(teachers: Mapping[str, TrialConfig], runtime: Runtime) -> dict[str, dict[str, float]]:
+    """AP of each teacher of a scenario of one step."""
+    found = {name: chain_metrics(one, [known_score(one, runtime, 0)], None) for name, one in teachers.items()}
+    return {name: {key: own[key] for key in ("ap_all", "ap50_all", "ap75_all")} for name, own in found.items()}
+
+
 def announce_tables(configs: Mapping[str, TrialConfig], runtime: Runtime, display: Display) -> None:
-    """Say how large the tables of the first increment will be or, where one is not kept, why and what runs instead."""
+    """Say how large the tables of the first step that trials train will be or, where one is not kept, why and what runs
+    instead.
+    """
     config = next(iter(configs.values()))
+    first = config.first_step
     plans = {
         "images": (image_plan(runtime.splits.train, config.recipe, runtime), "loaded anew"),
-        "targets": (target_plan(config, runtime, 1), "assigned anew"),
+        "targets": (target_plan(config, runtime, first), "assigned anew"),
     }
     for method, own in configs.items():
         if METHODS[method].taught:
             name = "responses" if len(configs) == 1 else f"responses for {method}"
-            plans[name] = (response_plan(own, runtime, 1), "the teacher runs live")
+            plans[name] = (response_plan(own, runtime, first), "the teacher runs live")
     for kind, (plan, otherwise) in plans.items():
         table = f"a table of about {plan.num_bytes / 1e6:,.0f} MB for all trials"
         display.say(f"{kind}: {table if plan.kept else f'{otherwise} instead of {table}: {plan.reason}'}")

@@ -14,6 +14,7 @@ from sweeps.findings import Findings, read_findings
 from sweeps.progress import shown
 from sweeps.results import OBJECTIVE, Trial, metric_name, searched
 from sweeps.show import AP_COLUMNS, mean_and_spread, points, ranked
+from sweeps.work import STUDENT_ALONE
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding:0 1rem}}
@@ -95,7 +96,9 @@ def _lead(found: Findings) -> str:
 
 
 def _leaderboard(found: Findings, best: Sequence[Trial]) -> str:
-    """The references, then the best trials, on the tune split, with the share of the gap to joint training closed."""
+    """The references, then the best trials, on the tune split, with the share that they close of the gap between
+    fine-tuning, or the student alone, and joint training, or the last teacher.
+    """
     last = len(found.spec.scenario.steps) - 1
     rows = {
         name: {metric: values[last] for metric, values in metrics.items() if last in values}
@@ -103,7 +106,9 @@ def _leaderboard(found: Findings, best: Sequence[Trial]) -> str:
         if not name.startswith("test/")
     }
     rows |= {_called(found, trial): dict(trial.ap) for trial in _leaders(best)}
-    floor, ceiling = (rows.get(name, {}).get("ap_all") for name in ("finetune", "joint"))
+    upper = next((name for name in reversed(rows) if name.startswith("teacher")), "joint")
+    lower = STUDENT_ALONE if found.spec.teachers else "finetune"
+    floor, ceiling = (rows.get(name, {}).get("ap_all") for name in (lower, upper))
     aims = {OBJECTIVE + one.name: one for one in found.spec.aim.objectives if one.name not in AP_COLUMNS}
     head = ["tune split", *AP_COLUMNS.values(), *(one.name for one in aims.values()), "gap closed"]
     body = []

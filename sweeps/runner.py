@@ -22,7 +22,7 @@ from sweeps.leaders import run_race
 from sweeps.population import Listener, first_points
 from sweeps.progress import Display, TrialCount
 from sweeps.recorder import Recorder, now_ms, scope_tags
-from sweeps.references import REFERENCE_METRICS, References
+from sweeps.references import REFERENCE_METRICS, References, teacher_scores
 from sweeps.results import reference_prefix
 from sweeps.schedulers import rungs, scheduler_of
 from sweeps.searcher import IncrementalSearch
@@ -96,13 +96,16 @@ def _run(spec: SweepSpec, display: Display) -> None:
         tags = {**scope_tags(config), "method": ", ".join(spec.methods), "objective": spec.aim.line}
         tags |= {"sampler": spec.sampler, "scheduler": spec.scheduler.name or "", "protocol": spec.protocol}
         tracker.start_sweep(spec.text, tags, now_ms())
-        bounds = _upper_bounds(spec, bases[spec.method], references, work.runtime(spec, splits), tracker, display)
+        runtime = work.runtime(spec, splits)
+        bounds = _upper_bounds(spec, bases[spec.method], references, runtime, tracker, display)
+        for name, scores in teacher_scores(work.teachers(spec, splits), runtime).items():
+            tracker.log_reference(name, scores, 0)
         slots = at_once(spec, ray)
         count = TrialCount(spec.trials, slots, spec.objective)
         recorder = Recorder(spec, bases, tracker, display, count)
         _search(spec, bases, work.runtime(spec, splits, report_at=rungs(spec)), recorder, slots, bounds, known)
         if spec.seeds > 1 and recorder.complete:
-            run_race(ray, spec, recorder, work.runtime(spec, splits), tracker, display)
+            run_race(ray, spec, recorder, runtime, tracker, display)
         _finish(spec, tracker, recorder, Store(spec.store), display)
 
 
@@ -115,7 +118,7 @@ def _references(
     display: Display,
 ) -> dict[Scenario, References]:
     """Those of each scenario, under way."""
-    others, under_way = work.compared(spec, splits), {}
+    others, teachers, under_way = work.compared(spec, splits), work.teachers(spec, splits), {}
     for scenario in spec.scenarios:
         own, compared = (
             {name: replace(config, scenario=scenario) for name, config in configs.items()}
@@ -123,7 +126,9 @@ def _references(
         )
         if spec.aim.pooled:
             display.say(f"references of {scenario.name}:")
-        under_way[scenario] = References(ray, spec, own, compared, work.runtime(spec, splits), installation, display)
+        under_way[scenario] = References(
+            ray, spec, own, compared, teachers, work.runtime(spec, splits), installation, display
+        )
     return under_way
 
 
@@ -159,7 +164,7 @@ def _upper_bounds(
 def _finish(spec: SweepSpec, tracker: Tracker, recorder: Recorder, store: Store, display: Display) -> None:
     for trial, scenario in product(recorder.ended, spec.scenarios):
         config = replace(trial.config, scenario=scenario)
-        for step in range(1, len(scenario.steps)):
+        for step in range(scenario.first_step, len(scenario.steps)):
             store.discard("steps", config.step_identity(step))  # the state of a trial that was stopped
     verdicts = Counter(trial.verdict for trial in recorder.ended)
     counts = {f"trials_{verdict}": float(verdicts[verdict]) for verdict in ("finished", "stopped", "failed")}

@@ -85,7 +85,7 @@ class PooledStopping(TrialScheduler):
         ideal = 1.0 if spec.objective.direction == "max" else -1.0
         known = bounds if spec.objective == Objective("ap_all") else {}
         self._ideals = [known.get(scenario.name, ideal) for scenario in spec.scenarios]
-        steps = [spec.epochs * (len(scenario.steps) - 1) for scenario in spec.scenarios]
+        steps = [spec.epochs * scenario.num_trained for scenario in spec.scenarios]
         self._ends = list(itertools.accumulate(steps))
         self._best: float | None = None
 

@@ -17,7 +17,7 @@ from search_spaces.distributions import Distribution, Scalar
 from search_spaces.params import When
 from sweeps.connection import tracking_uri
 from sweeps.samplers import acting, grid
-from sweeps.spec_checks import absolute, chosen_preset, data_of, is_file_path, meaning_problems, scenario_of
+from sweeps.spec_checks import chosen_preset, data_of, meaning_problems, scenario_of
 from sweeps.spec_file import (
     JOINT,
     Aimed,
@@ -27,10 +27,12 @@ from sweeps.spec_file import (
     Scheduler,
     SweepFile,
     Tables,
+    Teacher,
     typed_values,
 )  # fmt: skip
 from sweeps.spec_parameters import METHOD, conditions, constants, preset_values, space
 from sweeps.spec_search import constraint_of, known_on_the_way
+from sweeps.spec_teacher import absolute, is_file_path
 from sweeps.spec_yaml import read_yaml
 from trainables.catalog import DETECTORS
 from trainables.datasets import DataConfig
@@ -50,6 +52,7 @@ class SweepSpec:
 
     Attributes:
         methods: the preset of each method; the first of them stands for the sweep where one must.
+        teachers: of a scenario of one step; the last one teaches the student. A checkpoint's path is absolute.
         each_method: whether the methods are searched alike, each by itself.
         scenarios: what a trial learns, one after another: the file's (`whole_scenarios`), the shortest first, or the
             first increment of each.
@@ -72,6 +75,7 @@ class SweepSpec:
     data: DataConfig
     detector: str
     methods: Mapping[str, str]
+    teachers: tuple[Teacher, ...]
     each_method: bool
     space: Mapping[str, Distribution]
     conditions: Mapping[str, list[When]]
@@ -118,8 +122,8 @@ class SweepSpec:
 
     @property
     def max_progress(self) -> int:
-        """The clock at the end of a trial: the epochs of all incremental steps."""
-        return self.epochs * sum(len(scenario.steps) - 1 for scenario in self.scenarios)
+        """The clock at the end of a trial: the epochs of all steps that it trains."""
+        return self.epochs * sum(scenario.num_trained for scenario in self.scenarios)
 
     @property
     def folder(self) -> Path:
@@ -278,8 +282,9 @@ def _store(given: str | None, storage: Path) -> Path | str:
 
 
 def _resolved(file: SweepFile, text: str) -> SweepSpec:
-    recipe, pretrained = DETECTORS[file.detector].recipe, file.training.pretrained
+    recipe = DETECTORS[file.detector].recipe
     storage = file.storage or os.environ.get("PALIMPSEST_STORAGE") or "runs"
+    base_epochs = file.training.base_epochs or recipe.base_epochs
     given = file.scenarios or [file.scenario]
     scenarios = tuple(sorted(map(scenario_of, given), key=lambda scenario: len(scenario.steps)))
     searched = space(file.search, file.method, file.detector)
@@ -293,14 +298,15 @@ def _resolved(file: SweepFile, text: str) -> SweepSpec:
         data=data_of(file.data, given[0]),
         detector=file.detector,
         methods={method: chosen_preset(file.preset, method) for method in file.method},
+        teachers=tuple(map(_teacher, file.teacher)),
         each_method=file.each_method,
         space=searched,
         conditions=conditions(searched, file.method, file.detector),
         constants=constants(file.fixed, file.method, file.detector),
-        base_epochs=file.training.base_epochs or recipe.base_epochs,
-        epochs=file.training.epochs or recipe.epochs,
+        base_epochs=base_epochs,
+        epochs=file.training.epochs or (base_epochs if file.teacher else recipe.epochs),
         batch_size=file.training.batch_size or recipe.batch_size,
-        pretrained=absolute(pretrained) if pretrained and is_file_path(pretrained) else pretrained,
+        pretrained=_weights(file.training.pretrained),
         ema_momentum=file.training.ema_momentum,
         trials=file.trials or 16,
         max_concurrent=file.max_concurrent,
@@ -311,7 +317,7 @@ def _resolved(file: SweepFile, text: str) -> SweepSpec:
         seed=file.seed,
         seeds=file.seeds,
         warm_start=tuple(file.warm_start),
-        joint=JOINT in file.compare,
+        joint=JOINT in file.compare and not file.teacher,
         compare=tuple(entry for entry in file.compare if entry != JOINT),
         resources=file.resources,
         tables=file.tables,
@@ -326,6 +332,15 @@ def _resolved(file: SweepFile, text: str) -> SweepSpec:
         points = len(spec.first_points())
         return replace(spec, trials=min(points, file.trials or points))
     return spec
+
+
+def _weights(origin: str | None) -> str | None:
+    return absolute(origin) if origin and is_file_path(origin) else origin
+
+
+def _teacher(given: Teacher) -> Teacher:
+    files = {"checkpoint": _weights(given.checkpoint), "pretrained": _weights(given.pretrained)}
+    return given.model_copy(update=files)
 
 
 def _first_increment(scenario: Scenario) -> Scenario:

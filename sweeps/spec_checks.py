@@ -13,6 +13,7 @@ from sweeps.connection import address_problem, tracking_uri
 from sweeps.spec_file import ANY, JOINT, Data, Groups, choices
 from sweeps.spec_parameters import parameter_problems
 from sweeps.spec_search import search_problems
+from sweeps.spec_teacher import absolute, is_file_path, teacher_problems
 from trainables.catalog import DETECTORS, METHODS, misfit
 from trainables.datasets import KINDS, DataConfig, missing
 from trainables.errors import DataError
@@ -54,16 +55,6 @@ def data_of(given: Data | None, scenario: str | Groups) -> DataConfig:
     return config if config.kind == "digits" and not config.root else replace(config, root=absolute(config.root or "."))
 
 
-def absolute(path: str) -> str:
-    """`path` from the working folder on: trials run in other folders."""
-    return os.path.abspath(os.path.expanduser(path))
-
-
-def is_file_path(pretrained: str) -> bool:
-    """Whether weights come from a file, and not from a URL."""
-    return not pretrained.startswith(("http://", "https://"))
-
-
 def meaning_problems(values: Mapping[str, Any], check_files: bool = True) -> list[str]:
     """What is wrong with the typed values of a sweep file; a key at fault in itself is not among them."""
     return [
@@ -71,9 +62,10 @@ def meaning_problems(values: Mapping[str, Any], check_files: bool = True) -> lis
         *_report_problems(values),
         *_data_problems(values, check_files),
         *_method_problems(values),
+        *teacher_problems(values, _scenario(values), check_files),
         *_compare_problems(values),
         *_batch_problems(values),
-        *search_problems(values, len(scenario.steps) - 1 if (scenario := _scenario(values)) else None),
+        *search_problems(values, scenario.num_trained if (scenario := _scenario(values)) else None),
         *_other_problems(values, check_files),
     ]
 
@@ -90,10 +82,10 @@ def _scenario_problems(values: Mapping[str, Any]) -> Iterator[str]:
     if several and not pooled:
         yield "pooled: is missing; without it each scenario is a sweep of its own"
     for given in several or [values["scenario"]]:
-        yield from _problems_of_scenario(given)
+        yield from _problems_of_scenario(given, taught=values.get("teacher") != [])
 
 
-def _problems_of_scenario(given: str | Groups) -> Iterator[str]:
+def _problems_of_scenario(given: str | Groups, taught: bool) -> Iterator[str]:
     if isinstance(given, Groups):
         written_out, named = given.steps is not None, given.named is not None
         if "name" in given.model_fields_set and not written_out:
@@ -106,8 +98,8 @@ def _problems_of_scenario(given: str | Groups) -> Iterator[str]:
         where = "scenario.order" if error.subject == "class order" else "scenario"
         yield from (f"{where}: {line}" for line in error.problems)
         return
-    if len(scenario.steps) < 2:
-        yield f"scenario: a sweep needs at least two steps, but {scenario.name} has {len(scenario.steps)}"
+    if len(scenario.steps) < 2 and not taught:
+        yield f"scenario: needs at least two steps, or a `teacher`, but {scenario.name} has one"
 
 
 def _report_problems(values: Mapping[str, Any]) -> Iterator[str]:

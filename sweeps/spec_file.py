@@ -67,8 +67,8 @@ class Training(_Section):
     """Budgets; what is left out comes from the detector's recipe.
 
     Attributes:
-        base_epochs: of the first step and of the joint references.
-        epochs: of each later step.
+        base_epochs: of the first step and of the joint references; of a first teacher.
+        epochs: of each later step; of a scenario's only step, by default as many as `base_epochs`.
         batch_size: images a device.
         pretrained: file or URL of backbone weights to start from; random weights without it.
         ema_momentum: of a moving average of the weights, which is then what counts; 0 for none.
@@ -79,6 +79,23 @@ class Training(_Section):
     batch_size: int | None = Field(None, ge=1)
     pretrained: str | None = None
     ema_momentum: float = Field(0.0, ge=0, lt=1)
+
+
+class Teacher(_Section):
+    """A detector that teaches, in a scenario of one step, the next one or at last the trials' student.
+
+    Attributes:
+        detector: one of the catalogue, with the pyramid and the head of the student's.
+        checkpoint: a file that `sweeps export` wrote, with the scenario's classes.
+        train: in its place: train it once, the first of several alone, as a base step, each next one with `ld` from the
+            one before.
+        pretrained: of one that is trained: as in `training`.
+    """
+
+    detector: str
+    checkpoint: str | None = None
+    train: bool = False
+    pretrained: str | None = None
 
 
 class Aimed(_Section):
@@ -206,6 +223,8 @@ class SweepFile(_Section):
         data: the images; only for a scenario of digits it can be left out.
         detector: one of the catalogue.
         method: one of the catalogue, such as `erd` or `replay-sid`, or a list: then the method is itself searched.
+        teacher: of a scenario of one step, such as `digits/10`, that `ld` compresses a larger detector in; several are
+            a chain, each an assistant of the one before (Self-LD: the student's own detector).
         each_method: with several methods: each gets as many trials as the others, proposed from its own alone, and
             promotion trains the best of each, to compare methods that were tuned alike. `trials` is of all together.
         preset: of the method: the values of everything that is neither searched nor fixed, and trial 0; with several
@@ -231,7 +250,7 @@ class SweepFile(_Section):
             the same scenario flatters a method (arXiv 2403.09066).
         warm_start: earlier sweeps of the same storage, whose trials the search begins with.
         compare: what to train beside the search: `joint`, the reference that learns all classes of a step at once (gaps
-            and omega need it), and chains: a method, or `method/preset`.
+            and omega need it; a scenario of one step has none), and chains: a method, or `method/preset`.
         resources: of one trial.
         tables: what is computed once for all trials.
         promotion: the final training.
@@ -251,6 +270,7 @@ class SweepFile(_Section):
     data: Data | None = None
     detector: str
     method: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+    teacher: Annotated[list[Teacher], BeforeValidator(_listed)] = []
     each_method: bool = False
     preset: Annotated[dict[str, str], BeforeValidator(_preset_of_any)] = {}
     search: dict[str, Any]
@@ -281,6 +301,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "scenario": Groups,
     "data": Data,
     "training": Training,
+    "teacher": Teacher,
     "objective": Aimed,
     "scheduler": Scheduler,
     "budget": Budget,

@@ -8,11 +8,16 @@ from search_spaces.distributions import Choice, Distribution, Scalar
 from search_spaces.params import floor as loosest_values
 from search_spaces.params import params_of
 from sweeps.spec import SweepSpec, preset_values
+from sweeps.spec_file import Teacher
 from sweeps.spec_parameters import OPTIM, classes
+from sweeps.spec_teacher import ALONE, COMPRESSING
 from trainables.catalog import METHODS
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import Splits, prepare
 from trainables.scenarios import Scenario
+
+STUDENT_ALONE = "student alone"
+"""What people call fine-tuning in a scenario of one step."""
 
 
 def prepared(spec: SweepSpec) -> Splits:
@@ -47,7 +52,8 @@ def compared(spec: SweepSpec, splits: Splits) -> dict[str, TrialConfig]:
         method, _, given = entry.partition("/")
         preset = given or METHODS[method].default_preset
         values = preset_values(method, preset, spec.detector)
-        configs[chain_name(method, preset)] = configured(spec, splits, method, values)
+        name = STUDENT_ALONE if spec.teachers and method == ALONE else chain_name(method, preset)
+        configs[name] = configured(spec, splits, method, values)
     return configs
 
 
@@ -98,7 +104,33 @@ def configured(spec: SweepSpec, splits: Splits, method: str, values: dict[str, S
         threads=1 if spec.resources.gpu else spec.resources.cpu,
         device="cuda" if spec.resources.gpu else "cpu",
         response_dtype=spec.tables.responses,
+        teacher=_teacher(spec, splits) if spec.teachers and METHODS[method].taught else None,
     )
+
+
+def teachers(spec: SweepSpec, splits: Splits) -> dict[str, TrialConfig]:
+    """By name, in their order, what teaches the student of a scenario of one step."""
+    found: dict[str, TrialConfig] = {}
+    before: TrialConfig | None = None
+    for one in spec.teachers:
+        before = _taught(spec, splits, one, before)
+        name = f"teacher {one.detector}" if len(spec.teachers) == 1 else f"teacher {len(found) + 1} {one.detector}"
+        found[name] = before
+    return found
+
+
+def _taught(spec: SweepSpec, splits: Splits, one: Teacher, before: TrialConfig | None) -> TrialConfig:
+    method = COMPRESSING if before else ALONE
+    values = preset_values(method, METHODS[method].default_preset, one.detector)
+    own = replace(spec, detector=one.detector, pretrained=one.pretrained, teachers=())
+    config = configured(own, splits, method, values)
+    if before is None:
+        config = config.joint(0)
+    return replace(config, teacher=before, checkpoint=one.checkpoint)
+
+
+def _teacher(spec: SweepSpec, splits: Splits) -> TrialConfig:
+    return list(teachers(spec, splits).values())[-1]
 
 
 def runtime(spec: SweepSpec, splits: Splits, evaluate_on: str = "tune", report_at: tuple[int, ...] = ()) -> Runtime:

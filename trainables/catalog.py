@@ -80,8 +80,10 @@ _TINY, _RESNET = "trainables.detectors.gfl:gfl_tiny", "trainables.detectors.gfl:
 _V2 = {"head": "trainables.detectors.heads.GFLv2Head"}
 DETECTORS = {
     "gfl_r18_tiny": Detector("gfl", _TINY, TINY, optim.TinyOptimParams),
-    "gfl_r34_tiny": Detector("gfl", _TINY, TINY, optim.TinyOptimParams, {"depth": 34, "width": 32}),
-    "gfl_r50_tiny": Detector("gfl", _TINY, TINY, optim.TinyOptimParams, {"depth": 50, "width": 32}),
+    **{
+        f"gfl_r{n}_small": Detector("gfl", _TINY, TINY, optim.TinyOptimParams, {"depth": n, "width": 32})
+        for n in (18, 34)
+    },
     "gflv2_r18_tiny": Detector("gflv2", _TINY, TINY, optim.TinyOptimParams, _V2),
     **{f"gfl_r{n}": Detector("gfl", _RESNET, GFL_1X, optim.OptimParams, {"depth": n}) for n in (18, 34, 50, 101)},
     **{
@@ -98,6 +100,13 @@ def misfit(method: str, detector: str) -> str | None:
     if head in heads:
         return None
     return f"method {method!r} needs a detector of {', '.join(heads)}, but got detector={detector!r} ({head})"
+
+
+def head_config(detector: str, num_classes: int = 1) -> dict[str, Any]:
+    """The `bbox_head` of a detector's mmdet config."""
+    entry = DETECTORS[detector]
+    head: dict[str, Any] = load(entry.target)(num_classes, entry.recipe, **entry.options)["bbox_head"]
+    return head
 
 
 def load(target: str) -> Any:

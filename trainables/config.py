@@ -35,9 +35,12 @@ class TrialConfig:
     Attributes:
         data: digest of the training annotations.
         params: every parameter of the method; `optim`: every field of the detector's optim class. Both act from the
-            first incremental step on; the base step keeps the recipe, so that all trials share it.
+            scenario's `first_step` on; the base step keeps the recipe, so that all trials share it.
         schedule: what acted before `params` and `optim`, where a trial's parameters change on its way.
         base_seed: seed of the base step and of joint training; `seed`: of the incremental steps.
+        teacher: a detector of the same classes that teaches the only step of a scenario.
+        checkpoint: an exported checkpoint, in place of training the only step of a scenario.
+        as_base: train the only step of a scenario as a base step, by the detector's recipe alone.
         pretrained: path or URL of backbone weights.
         ema_momentum: of an average of the weights, which then is what is scored and taught from; 0 for none.
         threads: CPU threads of torch; on a CPU they decide in which order sums are taken, and so their last bits.
@@ -62,6 +65,19 @@ class TrialConfig:
     threads: int = 1
     device: str = "cpu"
     response_dtype: str = "float32"
+    teacher: TrialConfig | None = None
+    checkpoint: str | None = None
+    as_base: bool = False
+
+    @property
+    def first_step(self) -> int:
+        """The first step that `params` and `optim` act on."""
+        return 1 if self.as_base else self.scenario.first_step
+
+    @property
+    def end(self) -> int:
+        """The clock at the end of a trial."""
+        return self.progress_at(len(self.scenario.steps) - 1, self.epochs)
 
     @property
     def recipe(self) -> Recipe:
@@ -87,7 +103,9 @@ class TrialConfig:
             "ema_momentum": self.ema_momentum,
             "device": self.device if self.device == "cuda" else [self.device, self.threads],
         }
-        if step == 0:
+        if self.checkpoint:
+            return {"checkpoint": _weights_identity(self.checkpoint), "detector": self.detector}
+        if step < self.first_step:
             return shared
         *before, last = self.segments(0, self.progress_at(step, self.epochs))
         own: dict[str, Any] = {"method": self.method, "params": dict(last.params), "optim": dict(last.optim)}
@@ -95,12 +113,20 @@ class TrialConfig:
             own["schedule"] = [asdict(one) for one in before]
         if METHODS[self.method].taught:
             own["response_dtype"] = self.response_dtype
+        if self.teacher:
+            own["teacher"] = self.teacher.step_identity(0)
         return shared | own | {"epochs": self.epochs, "seed": self.seed}
 
     def joint(self, step: int) -> TrialConfig:
         """The reference of `step`: all classes seen by then, learnt at once by the recipe of the base step."""
         seen = Scenario(f"{self.scenario.name}: joint", (self.scenario.seen(step),))
-        return replace(self, scenario=seen, method="finetune", params={}, optim={}, schedule=())
+        return replace(self, scenario=seen, method="finetune", params={}, optim={}, schedule=(), as_base=True)
+
+    def taught_by(self, step: int) -> tuple[TrialConfig, int] | None:
+        """Whose weights at the end of which step teach `step`, if the method is taught."""
+        if step:
+            return self, step - 1
+        return (self.teacher, 0) if self.teacher else None
 
     def segments(self, first: int, last: int) -> list[Segment]:
         """What acts from `first` to `last` on the clock; equal neighbours are one."""
@@ -115,8 +141,8 @@ class TrialConfig:
         return found
 
     def progress_at(self, step: int, epoch: int = 0) -> int:
-        """Epochs of incremental steps done after `epoch` epochs of `step`: the one clock of a sweep."""
-        return 0 if step == 0 else (step - 1) * self.epochs + epoch
+        """Epochs of a trial's own steps done after `epoch` epochs of `step`: the one clock of a sweep."""
+        return 0 if step < self.first_step else (step - self.first_step) * self.epochs + epoch
 
 
 def under_schedule(config: TrialConfig, acted: Sequence[Segment]) -> TrialConfig:

@@ -107,7 +107,7 @@ def _meta(detector: str, steps: Sequence[Sequence[str]]) -> dict[str, Any]:
 
 
 def load_exported(path: Path) -> BaseDetector:
-    """The detector of an exported checkpoint, in eval mode, with `classes` in `dataset_meta`.
+    """The detector of an exported checkpoint, in eval mode; `dataset_meta` has its `detector` and `classes`.
 
     Raises:
         CheckpointError: not an exported checkpoint, or not of this version's detectors.
@@ -124,5 +124,5 @@ def _built(path: Path, name: str, classes: Sequence[str], weights: dict[str, Any
     prepare_process(torch.get_num_threads())
     detector = build_detector(name, len(classes), DETECTORS[name].recipe)
     load_weights(detector, weights, str(path))
-    detector.dataset_meta = {"classes": tuple(classes)}
+    detector.dataset_meta = {"detector": name, "classes": tuple(classes)}
     return detector.eval()

@@ -73,6 +73,6 @@ def adopt_state(folder: Path, config: TrialConfig, runtime: Runtime, progress: i
 
 def state_file(config: TrialConfig, runtime: Runtime, progress: int) -> Path:
     """Where the state of the step that is under way, or begins, at `progress` is kept."""
-    step = progress // config.epochs + 1
+    step = progress // config.epochs + config.first_step
     last = len(config.scenario.steps) - 1
     return Store(runtime.store).partial("steps", config.step_identity(min(step, last))) / STATE

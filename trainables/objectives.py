@@ -122,13 +122,18 @@ class Aim:
         return [max(constraint.excess(group) for group in groups) for constraint in self.constraints]
 
 
+def trained(event: Mapping[str, Any]) -> bool:
+    """Whether the trial itself trained the step of an event; the base step is everybody's."""
+    return bool(event["step"] >= event.get("first_step", 1))
+
+
 def _counted(events: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     """The events of each scenario in which an increment has begun; of the first one where none has."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for event in events:
         groups.setdefault(event.get("scenario", ""), []).append(event)
     first, *_ = groups.values()
-    return [group for group in groups.values() if group[-1]["step"]] or [first]
+    return [group for group in groups.values() if trained(group[-1])] or [first]
 
 
 def _usual(metric: str) -> str:
@@ -138,7 +143,7 @@ def _usual(metric: str) -> str:
 def _rows(events: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, float]]:
     """Metrics and facts of each increment so far, the last one perhaps on the way."""
     for number, event in enumerate(events):
-        if event["step"] and ("classes" in event or number == len(events) - 1):
+        if trained(event) and ("classes" in event or number == len(events) - 1):
             yield _row(event)
 
 

@@ -28,7 +28,12 @@ def known_score(config: TrialConfig, runtime: Runtime, step: int) -> ClassAP:
 
 
 def known_joint_ap(config: TrialConfig, runtime: Runtime) -> dict[str, FloatArray]:
-    """For each of `KINDS`, AP (T, C) of the reference models that the store already holds; nan elsewhere."""
+    """For each of `KINDS`, AP (T, C) of the reference models that the store already holds; nan elsewhere.
+
+    A scenario of one step has none: it would be what trials train.
+    """
+    if config.first_step == 0:
+        return matrices([{}], len(config.scenario.class_names))
     steps = range(len(config.scenario.steps))
     return matrices([known_score(config.joint(step), runtime, 0) for step in steps], len(config.scenario.class_names))
 

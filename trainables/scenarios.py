@@ -68,6 +68,16 @@ class Scenario:
         return tuple(t for t, names in enumerate(self.steps) for _ in names)
 
     @property
+    def first_step(self) -> int:
+        """The first step that a trial trains: the one after the base step, which all trials share, or the only one."""
+        return min(1, len(self.steps) - 1)
+
+    @property
+    def num_trained(self) -> int:
+        """How many steps a trial trains."""
+        return len(self.steps) - self.first_step
+
+    @property
     def digest(self) -> str:
         """Identity of the steps, whatever the scenario is called."""
         return digest(self.steps)

@@ -12,7 +12,9 @@ from mmdet.models import BaseDetector
 
 from trainables.config import Runtime, TrialConfig
 from trainables.detectors.growth import build_detector, load_weights
+from trainables.errors import CheckpointError
 from trainables.evaluation import evaluate
+from trainables.export import load_exported
 from trainables.files import write_json
 from trainables.hooks import AfterEpoch
 from trainables.metrics import KINDS
@@ -20,7 +22,7 @@ from trainables.prediction import predict
 from trainables.records import ClassAP, score_identity
 from trainables.step_tables import scored_data
 from trainables.store import Store
-from trainables.training import on_device, read_weights, train_step
+from trainables.training import FACTS_FILE, on_device, read_weights, train_step
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,47 @@ def run_step(
     def build(folder: Path) -> None:
         nonlocal known
         known = False
-        state, before = store.partial("steps", identity) / "state.pt", previous.weights if previous else None
-        student, facts = train_step(config, runtime, step, before, state, after_epoch)
+        if config.checkpoint:
+            student, facts = from_checkpoint(config)
+        else:
+            state = store.partial("steps", identity) / "state.pt"
+            before = previous.weights if previous else teacher_weights(config, runtime)
+            student, facts = train_step(config, runtime, step, before, state, after_epoch)
         torch.save(student.state_dict(), folder / "weights.pt")
-        write_json(folder / "facts.json", facts)
+        write_json(folder / FACTS_FILE, facts)
 
     folder = store.get("steps", identity, build)
-    facts = json.loads((folder / "facts.json").read_text())
+    facts = json.loads((folder / FACTS_FILE).read_text())
     if known:
         facts = _saved(facts)
     begin = time.perf_counter()
     ap = score(config, runtime, step, folder / "weights.pt")
     return StepResult(step, folder / "weights.pt", ap, facts | {"time_eval_s": time.perf_counter() - begin})
+
+
+def teacher_weights(config: TrialConfig, runtime: Runtime) -> Path | None:
+    """The weights of what teaches the only step of a scenario; None where nothing does."""
+    return run_step(config.teacher, runtime, 0, None).weights if config.teacher else None
+
+
+def from_checkpoint(config: TrialConfig) -> tuple[BaseDetector, dict[str, float]]:
+    """The detector of an exported checkpoint in place of a trained one.
+
+    Raises:
+        CheckpointError: not an exported checkpoint, or of another detector or other classes.
+    """
+    path, classes = Path(config.checkpoint or ""), config.scenario.class_names
+    detector = load_exported(path)
+    name, given = (detector.dataset_meta[key] for key in ("detector", "classes"))
+    problems = []
+    if name != config.detector:
+        problems.append(f"must hold detector {config.detector}, but holds {name}")
+    if given != classes:
+        problems.append(f"must know the classes {', '.join(classes)}, in this order, but knows {', '.join(given)}")
+    if problems:
+        raise CheckpointError(str(path), problems)
+    size = float(sum(parameter.numel() for parameter in detector.parameters()))
+    return detector, {"time_train_s": 0.0, "time_gradient_s": 0.0, "images_seen": 0.0, "params_total": size}
 
 
 def _saved(facts: dict[str, float]) -> dict[str, float]:

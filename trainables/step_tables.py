@@ -210,7 +210,7 @@ class StepTables:
             loosest = cls(**{**config.params, **floor})
             write_responses(folder, self._said(teacher()), loosest, config.response_dtype)
 
-        own = {"teacher": config.step_identity(self._step - 1), "floor": floor, "dtype": config.response_dtype}
+        own = {"teacher": self._teacher_identity, "floor": floor, "dtype": config.response_dtype}
         self._folders["responses"] = self._shared("responses", own, build)
         return TableTeacher(self._folders["responses"], cls(**config.params), config.device)
 
@@ -220,9 +220,15 @@ class StepTables:
         def build(folder: Path) -> None:
             write_forwards(folder, self._said(teacher()), features, config.response_dtype)
 
-        own = {"teacher": config.step_identity(self._step - 1), "all": features, "dtype": config.response_dtype}
+        own = {"teacher": self._teacher_identity, "all": features, "dtype": config.response_dtype}
         self._folders["responses"] = self._shared("responses", own, build)
         return ForwardTable(self._folders["responses"], features, config.device)
+
+    @property
+    def _teacher_identity(self) -> dict[str, Any]:
+        taught_by = self._config.taught_by(self._step)
+        assert taught_by, "who has responses has a teacher"
+        return taught_by[0].step_identity(taught_by[1])
 
     def _shared(self, kind: str, own: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
         config, step = self._config, self._step
@@ -237,7 +243,7 @@ class StepTables:
             **own,
         }
         timed = _timed(build, len(step_data(config, self._runtime, step)) * (2 if config.recipe.flip else 1))
-        if kind == "responses" and step > 1:  # the teacher is this trial's own
+        if kind == "responses" and step > config.first_step:  # the teacher is this trial's own
             folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="palimpsest-responses-")))
             timed(folder)
             return folder

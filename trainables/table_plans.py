@@ -13,7 +13,7 @@ from typing import Any
 
 from search_spaces.distributions import Scalar
 from search_spaces.params import covers, floor
-from trainables.catalog import DETECTORS, METHODS, load
+from trainables.catalog import METHODS, head_config
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import steps
 from trainables.datasets.splits import Split
@@ -55,9 +55,10 @@ def target_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan:
 
 def response_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan:
     """What the teacher of a step says about its training images, where any trial may listen."""
-    parts = METHODS[config.method].parts
-    if parts:
+    parts, taught_by = METHODS[config.method].parts, config.taught_by(step)
+    if parts or not taught_by:
         return TablePlan(0, f"{' and '.join(parts)} ask the teacher about other images, or for all it says")
+    teacher, last = taught_by
     coco = steps.training_set(runtime.splits.train.coco, config.scenario.steps[step])
     try:
         share, channels = _heard(config, runtime)
@@ -67,7 +68,7 @@ def response_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan
     locations = sum(count * sum(_levels(config, height, width)) for (height, width), count in sizes.items())
     rows = math.ceil(locations * _flips(config.recipe) * share)
     number = 2 if config.response_dtype == "float16" else 4
-    channels += len(config.scenario.seen(step - 1)) + 4 * (_head(config)["reg_max"] + 1)
+    channels += len(teacher.scenario.seen(last)) + 4 * (head_config(config.detector)["reg_max"] + 1)
     num_bytes = rows * (number * channels + 14)
     return _of_one_size(coco["images"], config.recipe, num_bytes) or _within(runtime, num_bytes)
 
@@ -82,7 +83,7 @@ def _heard(config: TrialConfig, runtime: Runtime) -> tuple[float, int]:
     """The share of the locations that a trial may listen to, and the channels of features that it listens to there."""
     features = heard_features(config)
     if features is not None:
-        return 1.0, len(features) * _head(config)["feat_channels"]  # FPN and towers are equally wide
+        return 1.0, len(features) * head_config(config.detector)["feat_channels"]  # FPN and towers are equally wide
     return _share(response_floor(config, runtime)), 0
 
 
@@ -140,14 +141,8 @@ def resized(height: int, width: int, scale: tuple[int, int] | None) -> tuple[int
 def _levels(config: TrialConfig, height: int, width: int) -> Iterator[int]:
     """The number of locations of each pyramid level."""
     padded = [math.ceil(side / config.recipe.pad_divisor) * config.recipe.pad_divisor for side in (height, width)]
-    for stride in _head(config)["anchor_generator"]["strides"]:
+    for stride in head_config(config.detector)["anchor_generator"]["strides"]:
         yield math.prod(math.ceil(side / stride) for side in padded)
-
-
-def _head(config: TrialConfig) -> dict[str, Any]:
-    entry = DETECTORS[config.detector]
-    head: dict[str, Any] = load(entry.target)(1, config.recipe, **entry.options)["bbox_head"]
-    return head
 
 
 def _flips(recipe: Recipe) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import time
 from collections import Counter
@@ -27,6 +28,8 @@ from trainables.recipes import linear_lr
 from trainables.step_tables import StepTables, replay_facts, scored_data, training_data
 from trainables.store import PROGRESS_FILE
 
+FACTS_FILE = "facts.json"
+"""Beside the weights of a step."""
 SUMS = ("images_seen", "time_gradient_s", "time_train_s")
 """Facts that add up over the parts of a step."""
 
@@ -37,7 +40,7 @@ def train_step(
     """The trained detector of `step`, and what it cost (seconds, images, losses by name).
 
     Args:
-        previous: the weights of the step before; None for the base step.
+        previous: the weights of the step before or, of a scenario's only step, of what teaches it; else None.
         state: see `engine.fit`.
         after_epoch: called after every epoch but the last.
     """
@@ -54,7 +57,7 @@ def train_step(
 
 def _parts(config: TrialConfig, step: int) -> list[tuple[TrialConfig, int]]:
     """The configurations under which a step's epochs are trained, one after the other, each with its last epoch."""
-    if step == 0:
+    if step < config.first_step:
         return [(config, config.base_epochs)]
     first = config.progress_at(step)
     return [
@@ -94,8 +97,8 @@ def _train_part(
         return model.student, facts | own | clock.facts | _costs(model, previous, tables, facts["images_seen"])
 
 
-def build_step_tables(config: TrialConfig, runtime: Runtime, step: int, previous: Path) -> None:
-    """Put the tables that training and scoring `step` will draw on into the store."""
+def build_step_tables(config: TrialConfig, runtime: Runtime, step: int, previous: Path | None) -> None:
+    """Put the tables that training and scoring `step` will draw on into the store; `previous` as for `train_step`."""
     training_data(config, runtime, step)
     scored_data(config, runtime, step)
     with StepTables(config, runtime, step) as tables:
@@ -126,9 +129,9 @@ class _Clock:
 
 def _model(config: TrialConfig, step: int, previous: Path | None, tables: StepTables) -> IncrementalDetector:
     """The detector of `step` with what it learns from."""
-    classes = len(config.scenario.seen(step))
-    old = torch.arange(classes - len(config.scenario.steps[step]))
-    student = _student(config, step, previous)
+    taught_by = config.taught_by(step)
+    old = torch.arange(len(taught_by[0].scenario.seen(taught_by[1])) if taught_by else 0)
+    student = _student(config, step, previous if step else None)
     wrapped = partial(
         IncrementalDetector,
         student,
@@ -137,14 +140,16 @@ def _model(config: TrialConfig, step: int, previous: Path | None, tables: StepTa
         targets=tables.targets(student),
         response_dtype=config.response_dtype,
     )
-    if previous is None:
+    if step < config.first_step:
         return wrapped()
     method = METHODS[config.method]
     params = method.params(**config.params)
     scope = "full" if getattr(params, "loss_scope", "labelled") == "full" else "labelled"
     if not method.taught:
         return wrapped(scope=scope)
-    ask = _teacher(config, len(old), previous)
+    assert taught_by is not None
+    assert previous is not None
+    ask = _teacher(taught_by[0], len(old), previous)
     responses = tables.responses(ask)
     return wrapped(
         scope=scope,
@@ -208,13 +213,14 @@ def read_weights(path: Path) -> StateDict:
 
 def _plan(config: TrialConfig, runtime: Runtime, step: int) -> engine.Plan:
     base = DETECTORS[config.detector].optim()
-    optim = base if step == 0 else type(base)(**config.optim)
+    own = step >= config.first_step
+    optim = type(base)(**config.optim) if own else base
     lr = linear_lr(config.recipe, optim.lr_scale, config.batch_size)
-    if step and config.params.get("lr_rule") == "none":
+    if own and config.params.get("lr_rule") == "none":
         lr = optim.lr_scale * config.recipe.base_lr
     return engine.Plan(
         recipe=config.recipe,
-        epochs=config.epochs if step else config.base_epochs,
+        epochs=config.epochs if own else config.base_epochs,
         batch_size=config.batch_size,
         lr=lr,
         weight_decay=optim.weight_decay,
@@ -228,19 +234,19 @@ def _plan(config: TrialConfig, runtime: Runtime, step: int) -> engine.Plan:
 
 
 def _seed(config: TrialConfig, step: int) -> int:
-    return ((config.seed if step else config.base_seed) * 1000 + step) % 2**32  # what NumPy takes
+    seed = config.seed if step >= config.first_step else config.base_seed
+    return (seed * 1000 + step) % 2**32  # what NumPy takes
 
 
 def _costs(
     model: IncrementalDetector, previous: Path | None, tables: StepTables, images_seen: float
 ) -> dict[str, float]:
-    parameters, names = list(model.student.parameters()), {name for name, _ in model.student.named_parameters()}
-    teacher = read_weights(previous) if previous and (model.teacher is not None or model.responses is not None) else {}
-    shared = tables.facts
+    parameters, shared = list(model.student.parameters()), tables.facts
+    teacher = previous if model.teacher is not None or model.responses is not None else None
     return {
         "params_total": float(sum(p.numel() for p in parameters)),
         "params_trainable": float(sum(p.numel() for p in parameters if p.requires_grad)),
-        "params_teacher": float(sum(tensor.numel() for name, tensor in teacher.items() if name in names)),
+        "params_teacher": json.loads(teacher.with_name(FACTS_FILE).read_text())["params_total"] if teacher else 0.0,
         "peak_memory_mb": _peak_memory_mb(str(next(iter(parameters)).device.type)),
         "cache_bytes": float(shared.num_bytes),
         **{f"time_saved_{kind}_s": images_seen * each for kind, each in shared.seconds_per_image.items()},

@@ -12,12 +12,13 @@ from trainables.config import Runtime, TrialConfig
 from trainables.environment import prepare_process
 from trainables.metrics import KINDS, FloatArray
 from trainables.records import chain_metrics, known_joint_ap
-from trainables.step import StepResult, class_ap, run_step
+from trainables.step import StepResult, class_ap, run_step, teacher_weights
 from trainables.training import build_step_tables
 
 Report = Callable[[dict[str, Any]], None]
-"""Receives an event: `progress`, `step` (from 0), `timestamp_ms`, `metrics` (of metrics by name; those taken inside a
-step end in `_mid`), and at the end of a step `classes` (rows of the per-class table), `ap_matrix`, `facts`."""
+"""Receives an event: `progress`, `step` (from 0), `first_step` that the trial trains, `timestamp_ms`, `metrics` (of
+metrics by name; those taken inside a step end in `_mid`), and at the end of a step `classes` (rows of the per-class
+table), `ap_matrix`, `facts`."""
 
 
 def run_trial(config: TrialConfig, runtime: Runtime, report: Report) -> list[StepResult]:
@@ -33,10 +34,10 @@ def run_trial(config: TrialConfig, runtime: Runtime, report: Report) -> list[Ste
 
         def after_epoch(student: BaseDetector, epoch: int, losses: Mapping[str, float], step: int = step) -> None:
             progress = config.progress_at(step, epoch)
-            if step and progress in runtime.report_at:
+            if step >= config.first_step and progress in runtime.report_at:
                 ap = [*(result.ap for result in results), class_ap(student, config, runtime, step)]
                 metrics = {f"{name}_mid": value for name, value in chain_metrics(config, ap, joint).items()}
-                report(_event(progress, step, {**metrics, **losses}))
+                report(_event(config, progress, step, {**metrics, **losses}))
 
         results.append(run_step(config, runtime, step, results[-1] if results else None, after_epoch))
         report(_step_event(config, results, joint))
@@ -49,10 +50,18 @@ def run_joint(config: TrialConfig, runtime: Runtime, step: int) -> StepResult:
     return run_step(config.joint(step), runtime, 0, None)
 
 
-def build_tables(config: TrialConfig, runtime: Runtime) -> None:
-    """Put the tables of the first increment into the store; its teacher, the base step, is there already."""
+def run_teacher(config: TrialConfig, runtime: Runtime) -> StepResult:
+    """The detector that teaches the only step of a scenario, from the store or trained and scored now."""
     prepare_process(config.threads)
-    build_step_tables(config, runtime, 1, run_step(config, runtime, 0, None).weights)
+    return run_step(config, runtime, 0, None)
+
+
+def build_tables(config: TrialConfig, runtime: Runtime) -> None:
+    """Put the tables of the first step that trials train into the store; what teaches it is there already."""
+    prepare_process(config.threads)
+    first = config.first_step
+    base = run_step(config, runtime, first - 1, None).weights if first else teacher_weights(config, runtime)
+    build_step_tables(config, runtime, first, base)
 
 
 def _step_event(config: TrialConfig, results: list[StepResult], joint: Mapping[str, FloatArray]) -> dict[str, Any]:
@@ -63,10 +72,13 @@ def _step_event(config: TrialConfig, results: list[StepResult], joint: Mapping[s
         | {kind: last.ap[kind][label] for kind in KINDS}
         for label in range(len(config.scenario.seen(step)))
     ]
-    event = _event(config.progress_at(step, config.epochs), step, chain_metrics(config, [r.ap for r in results], joint))
+    metrics = chain_metrics(config, [result.ap for result in results], joint)
+    event = _event(config, config.progress_at(step, config.epochs), step, metrics)
     matrix = {"classes": names, "ap": [result.ap["ap"] for result in results]}
     return event | {"classes": classes, "ap_matrix": matrix, "facts": last.facts}
 
 
-def _event(progress: int, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
-    return {"progress": progress, "step": step, "timestamp_ms": time.time_ns() // 10**6, "metrics": dict(metrics)}
+def _event(config: TrialConfig, progress: int, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
+    now_ms = time.time_ns() // 10**6
+    where = {"progress": progress, "step": step, "first_step": config.first_step}
+    return {**where, "timestamp_ms": now_ms, "metrics": dict(metrics)}

@@ -121,7 +121,7 @@ class _Reporter:
     def begin(self, config: TrialConfig) -> None:
         """The next of several scenarios begins: its clock goes on where the one before ended."""
         if self._scenario:
-            self._before += self.config.progress_at(len(self.config.scenario.steps) - 1, self.config.epochs)
+            self._before += self.config.end
         self.config, self._scenario = config, config.scenario.name
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -129,8 +129,7 @@ class _Reporter:
         if self._scenario:
             event |= {PROGRESS: self._before + event[PROGRESS], "scenario": self._scenario}
         if self.config.schedule:
-            last = len(self.config.scenario.steps) - 1
-            acted = self.config.segments(0, self.config.progress_at(last, self.config.epochs))
+            acted = self.config.segments(0, self.config.end)
             event["schedule"] = [asdict(segment) for segment in acted]
         if _place(event) not in map(_place, self.events):
             self.events.append(event)
@@ -169,6 +168,13 @@ def _finite(event: dict[str, Any]) -> dict[str, Any]:
     return event | kept
 
 
+def teacher_task(config: TrialConfig, runtime: Runtime, *after: Any) -> None:
+    """Train and score what teaches a scenario's only step, once the tasks `after` are done."""
+    from trainables.trial import run_teacher
+
+    run_teacher(config, runtime)
+
+
 def joint_task(config: TrialConfig, runtime: Runtime, step: int, *after: Any) -> None:
     """Train and score the reference of `step` into the store, once the tasks `after` are done.
 
@@ -180,7 +186,7 @@ def joint_task(config: TrialConfig, runtime: Runtime, step: int, *after: Any) ->
 
 
 def tables_task(config: TrialConfig, runtime: Runtime, *after: Any) -> None:
-    """Build the tables of the first increment, whose teacher all trials share, once the tasks `after` are done."""
+    """Build the tables of the first step that trials train, whose teacher they share, once `after` are done."""
     from trainables.trial import build_tables
 
     build_tables(config, runtime)

@@ -13,6 +13,8 @@ from trainables.errors import SpecError
 
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
+TRAINED = {"detector": "gfl_r34_small", "train": True}
+TAUGHT = {"scenario": "digits/10", "method": "ld", "search": {"w_kd": "declared"}, "teacher": TRAINED}
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"name": "a b"}, "name: string should match pattern"),
     ({"name": None}, "name: is missing"),
@@ -26,7 +28,6 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"seed": -1}, "seed: input should be greater than or equal to 0, but got -1"),
     ({"seed": 2**32}, "seed: input should be less than 4294967296, but got 4294967296"),
     ({"scenario": "digits/5+6"}, "scenario: 'digits/5+6' is unknown; available: "),
-    ({"scenario": "digits/10"}, "scenario: a sweep needs at least two steps, but digits/10 has 1"),
     ({"scenario": 5}, "scenario: must hold keys and values, but got 5"),
     ({"scenario": {}, "data": {"kind": "digits"}}, "scenario: either `steps` or `named` must be given"),
     ({"scenario": {"named": "digits/5+5", "oder": "x"}}, "scenario.oder: unknown key; did you mean 'order'? "),
@@ -119,6 +120,30 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"budget": {"steps": "two"}}, "budget.steps: input should be 'first' or 'all', but got 'two'"),
     ({"seeds": 3, "objective": ["ap_new", "forgetting"]}, "seeds: leaders are ranked by one objective, but there are"),
     ({"report_on": "digits/5+6"}, "report_on: 'digits/5+6' is unknown; available: "),
+    ({"scenario": "digits/10"}, "scenario: needs at least two steps, or a `teacher`, but digits/10 has one"),
+    ({"each_method": True}, "each_method: acts only with several methods, but there is erd"),
+    (
+        {"each_method": True, "method": ["erd", "lwf"], "scheduler": {"name": "asha"}},
+        "scheduler.name: asha would stop methods for each other; with each_method it must be `none`",
+    ),
+    ({**TAUGHT, "scenario": "digits/5+5"}, "teacher: acts only in a scenario of one step, but digits/5+5 has 2"),
+    ({**TAUGHT, "method": ["ld", "sid"]}, "method: with a teacher it must be ld, but got sid"),
+    ({**TAUGHT, "compare": ["sid"]}, "compare: with a teacher, must be finetune (the student alone) or ld, but got"),
+    ({**TAUGHT, "report_on": "digits/5+5"}, "report_on: must go: with a teacher, the result is on its classes"),
+    ({**TAUGHT, "teacher": {"detector": "gfl_r34_small"}}, "teacher: either `checkpoint` or `train: true` must be "),
+    (
+        {**TAUGHT, "teacher": {"detector": "gfl_r34", "train": True}},
+        "teacher.detector: must have the pyramid and head of 'gfl_r18_tiny', but got 'gfl_r34'; available: gfl_r18_t",
+    ),
+    (
+        {**TAUGHT, "teacher": {"detector": "gfl_r34_small", "checkpoint": "no.pth"}},
+        "teacher.checkpoint: there is no file ",
+    ),
+    (
+        {**TAUGHT, "teacher": [TRAINED, {"detector": "gfl_r18_small", "checkpoint": __file__}]},
+        "teacher.1.checkpoint: needs no teacher before it; of several only the first may have one",
+    ),
+    ({**TAUGHT, "teacher": {"detektor": "x", **TRAINED}}, "teacher.0.detektor: unknown key; did you mean 'detector'? "),
     ({"report_on": "digits/10"}, "report_on: needs at least two steps, but digits/10 has 1"),
     ({"report_on": "coco/40+40"}, "report_on: must have the data's classes, but airplane, "),
     ({"study": "mysql://me@host/optuna"}, "study: must be `sqlite:///<file>` or `postgresql+psycopg://"),

@@ -49,7 +49,8 @@ STEPS = range(len(CONFIG.scenario.steps))
 
 
 def test_every_field_is_turned() -> None:
-    assert {"scenario", "schedule"} | set(OF_THE_BASE_STEP) | set(OF_LATER_STEPS) == {
+    of_one_step = {"teacher", "checkpoint", "as_base"}
+    assert {"scenario", "schedule"} | of_one_step | set(OF_THE_BASE_STEP) | set(OF_LATER_STEPS) == {
         f.name for f in dataclasses.fields(TrialConfig)
     }
 
@@ -158,6 +159,37 @@ def test_one_clock_counts_incremental_epochs() -> None:
     clock = [CONFIG.progress_at(step, epoch) for step in STEPS for epoch in range(1, CONFIG.epochs + 1)]
     assert clock == [0] * 5 + list(range(1, 11))
     assert CONFIG.progress_at(2) == CONFIG.progress_at(1, CONFIG.epochs)
+
+
+ALONE = replace(CONFIG, scenario=named_scenario("digits/10"), method="finetune", params={"new_row_init": "mean_old"})
+
+
+def test_the_only_step_of_a_scenario_counts_its_own_epochs_and_seed_unless_it_is_a_base_step() -> None:
+    assert [ALONE.progress_at(0, epoch) for epoch in (0, 3, 5)] == [0, 3, 5]
+    base = ALONE.joint(0)
+    assert [base.progress_at(0, epoch) for epoch in (0, 3, 5)] == [0, 0, 0]
+    assert ALONE.end == 5
+    for name in ("seed", "epochs"):
+        assert replace(ALONE, **{name: 7}).config_id != ALONE.config_id
+        assert replace(base, **{name: 7}).config_id == base.config_id
+
+
+def test_who_teaches_the_only_step_counts_whole(tmp_path: Path) -> None:
+    for name in ("one.pth", "other.pth"):
+        (tmp_path / name).write_text(name)
+    base = ALONE.joint(0)
+    teachers = [
+        None,
+        base,
+        replace(base, base_seed=1),
+        replace(base, detector="gfl_r18"),
+        replace(ALONE, teacher=base),
+        *(replace(base, checkpoint=str(tmp_path / name)) for name in ("one.pth", "other.pth")),
+    ]
+    assert len({replace(ALONE, teacher=teacher).config_id for teacher in teachers}) == len(teachers)
+    assert replace(ALONE, teacher=base).taught_by(0) == (base, 0)
+    assert CONFIG.taught_by(0) is None
+    assert CONFIG.taught_by(2) == (CONFIG, 1)
 
 
 EARLY, LATE = dict(CONFIG.params) | {"lambda_cls": 0.5}, dict(CONFIG.params) | {"lambda_cls": 0.1}

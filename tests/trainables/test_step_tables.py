@@ -89,6 +89,10 @@ def turned(found: Keys, before: Keys) -> frozenset[str]:
     return frozenset(kind for kind in ALL if found[kind] != before[kind])
 
 
+TEACHER = TrialConfig(
+    scenario=custom_scenario([["cat"]]), data="", detector="gfl_r18_small", method="finetune", base_epochs=1, epochs=1,
+    batch_size=4,
+)  # fmt: skip
 OF_THE_TRIAL: dict[str, tuple[Any, frozenset[str]]] = {
     "scenario": (custom_scenario([["cat", "dog"], ["cow", "bird"]]), frozenset({"targets", "responses"})),
     "data": ("another", SAID),
@@ -107,6 +111,9 @@ OF_THE_TRIAL: dict[str, tuple[Any, frozenset[str]]] = {
     "threads": (2, SAID),
     "device": ("cuda", SAID),
     "response_dtype": ("float16", SAID),
+    "teacher": (TEACHER, NONE),  # of a scenario of one step
+    "checkpoint": ("teacher.pth", SAID),
+    "as_base": (True, NONE),
 }
 OF_THE_RUNTIME: dict[str, tuple[Any, frozenset[str]]] = {
     "splits": (None, frozenset({"images", "targets", "responses"})),

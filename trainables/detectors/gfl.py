@@ -1,6 +1,6 @@
 """GFL detectors (generalized focal loss, arXiv 2006.04388) as mmdet model configs.
 
-`gfl_r50` and relatives follow mmdet's GFL 1x; `gfl_r18_tiny` and its larger teachers are detectors of the digit scenes.
+`gfl_r50` and relatives follow mmdet's GFL 1x; `gfl_r18_tiny` and its larger teachers are for the digit scenes.
 """
 
 from __future__ import annotations
@@ -46,15 +46,21 @@ def gfl_tiny(num_classes: int, recipe: Recipe, depth: int = 18, width: int = 16,
     """The model config of a GFL for 128 px scenes, trained from random weights.
 
     Args:
-        width: channels of the stem and of the first stage, before a bottleneck's expansion.
+        depth: 18 or 34 layers.
+        width: channels of the stem and of the first stage.
         head: class of the head, GFL's or GFLv2's.
     """
     backbone = {
         "type": "ResNet", "depth": depth, "base_channels": width, "stem_channels": width, "num_stages": 4,
         "out_indices": (1, 2, 3), "frozen_stages": -1, "norm_eval": False, "style": "pytorch",
     }  # fmt: skip
-    widths = [width * factor * (1 if depth < 50 else 4) for factor in (2, 4, 8)]
-    neck = {"type": "FPN", "in_channels": widths, "out_channels": 32, "start_level": 0, "num_outs": 3}
+    neck = {
+        "type": "FPN",
+        "in_channels": [2 * width, 4 * width, 8 * width],
+        "out_channels": 32,
+        "start_level": 0,
+        "num_outs": 3,
+    }
     head_config = _head(head, num_classes, channels=32, convs=2, groups=8, reg_max=8, scale=4, strides=(8, 16, 32))
     return _model(backbone, neck, head_config, recipe)
 
