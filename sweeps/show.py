@@ -16,6 +16,7 @@ from sweeps.spec import SweepSpec
 from sweeps.spec_parameters import METHOD
 from trainables.objectives import COSTS, DIRECTION_OF
 
+VOC_COLUMNS = {"voc11_ap50_all": "VOC07\nAP50", "voc_area_ap50_all": "VOC12\nAP50"}
 COST_COLUMNS = {"time_train_s": "seconds", "extra_memory_mb": "extra\nMB"}
 AP_COLUMNS = {"ap_all": "AP all", "ap_old": "AP old", "ap_new": "AP new", "forgetting": "forgetting"}
 
@@ -90,11 +91,12 @@ def result_table(rows: Mapping[str, Mapping[str, Sequence[float]]], title: str) 
     """A row a method from its metrics over seeds: mean, and spread where there are several; and what it cost."""
     table = _table(title)
     table.add_column("")
-    for column in (AP_COLUMNS | COST_COLUMNS).values():
+    scores = AP_COLUMNS | {key: text for key, text in VOC_COLUMNS.items() if any(key in own for own in rows.values())}
+    for column in (scores | COST_COLUMNS).values():
         table.add_column(column, justify="right")
     for name, metrics in rows.items():
         costs = [f"{fmean(metrics[key]):.1f}" if key in metrics else "-" for key in COST_COLUMNS]
-        table.add_row(name, *(mean_and_spread(metrics.get(key, ())) for key in AP_COLUMNS), *costs)
+        table.add_row(name, *(mean_and_spread(metrics.get(key, ())) for key in scores), *costs)
     return table
 
 

@@ -62,6 +62,7 @@ class SweepSpec:
         constants: what the file fixes, by flat name.
         aim: objectives and constraints.
         base_epochs: as the file says or, like `epochs` and `batch_size`, as the detector's recipe does.
+        nms: `test_cfg.nms` where it is not the recipe's.
         pretrained: an absolute path or a URL.
         store: of what sweeps share: a folder or a URL.
         joint: whether the joint references are trained; `compare` has the chains alone.
@@ -85,6 +86,7 @@ class SweepSpec:
     batch_size: int
     pretrained: str | None
     ema_momentum: float
+    nms: Mapping[str, Scalar]
     trials: int
     max_concurrent: int | None
     aim: Aim
@@ -308,6 +310,7 @@ def _resolved(file: SweepFile, text: str) -> SweepSpec:
         batch_size=file.training.batch_size or recipe.batch_size,
         pretrained=_weights(file.training.pretrained),
         ema_momentum=file.training.ema_momentum,
+        nms=file.test_cfg.nms.model_dump(exclude_none=True, exclude_defaults=True),
         trials=file.trials or 16,
         max_concurrent=file.max_concurrent,
         aim=Aim(tuple(map(_objective, file.objective)), tuple(map(constraint_of, file.constraints)), file.pooled),

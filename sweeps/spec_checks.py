@@ -234,6 +234,10 @@ def _other_problems(values: Mapping[str, Any], check_files: bool) -> Iterator[st
     pretrained = values["training"].pretrained if "training" in values else None
     if check_files and pretrained and is_file_path(pretrained) and not os.path.isfile(absolute(pretrained)):
         yield f"training.pretrained: there is no file {absolute(pretrained)}"
+    if "test_cfg" in values and (nms := values["test_cfg"].nms).type == "nms":
+        for key in ("beta", "gate", "sigma"):
+            if getattr(nms, key) is not None:
+                yield f"test_cfg.nms.{key}: acts only with type: voting_cluster_diounms"
     if (study := values.get("study")) is not None and (problem := _study_problem(study)):
         yield f"study: {problem}"
     if "tracking_uri" in values and (problem := address_problem(tracking_uri(values["tracking_uri"]))):

@@ -81,6 +81,34 @@ class Training(_Section):
     ema_momentum: float = Field(0.0, ge=0, lt=1)
 
 
+class Nms(_Section):
+    """Which detections of one object stay.
+
+    Attributes:
+        type: `nms`: the best one; `voting_cluster_diounms`: the best one, where its whole cluster puts it
+            (`trainables.detectors.voting_nms`).
+        iou_threshold: by default the recipe's.
+        beta, gate, sigma: of voting: the exponent of the distance of centres, the nearness from which on a box votes,
+            and how fast a vote fades.
+    """
+
+    type: Literal["nms", "voting_cluster_diounms"] = "nms"
+    iou_threshold: float | None = Field(None, gt=0, lt=1)
+    beta: float | None = Field(None, gt=0)
+    gate: float | None = Field(None, ge=0, le=1)
+    sigma: float | None = Field(None, gt=0)
+
+
+class TestCfg(_Section):
+    """How a detector is tested; as in mmdet's `test_cfg`.
+
+    Attributes:
+        nms: of the detections that are scored. Training does not depend on it.
+    """
+
+    nms: Nms = Nms()
+
+
 class Teacher(_Section):
     """A detector that teaches, in a scenario of one step, the next one or at last the trials' student.
 
@@ -234,6 +262,7 @@ class SweepFile(_Section):
             several methods.
         fixed: parameters with one value other than the preset's.
         training: budgets.
+        test_cfg: how detectors are tested, where it is not as their recipe has it.
         trials: how many configurations to try, by default 16, of a grid all; trial 0 is the preset.
         max_concurrent: trials at once at most; by default as many as the cluster holds.
         objective: the metric that a trial is judged by, on the tune split, at the end of the chain or `{metric, over}`;
@@ -276,6 +305,7 @@ class SweepFile(_Section):
     search: dict[str, Any]
     fixed: dict[str, Any] = {}
     training: Training = Training()
+    test_cfg: TestCfg = TestCfg()
     trials: int | None = Field(None, ge=1)
     max_concurrent: int | None = Field(None, ge=1)
     objective: Annotated[list[Aimed], BeforeValidator(_aimed), Field(min_length=1)] = [Aimed(metric="ap_all")]
@@ -301,6 +331,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "scenario": Groups,
     "data": Data,
     "training": Training,
+    "test_cfg": TestCfg,
     "teacher": Teacher,
     "objective": Aimed,
     "scheduler": Scheduler,

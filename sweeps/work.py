@@ -101,6 +101,7 @@ def configured(spec: SweepSpec, splits: Splits, method: str, values: dict[str, S
         base_seed=spec.seed,
         pretrained=spec.pretrained,
         ema_momentum=spec.ema_momentum,
+        nms=spec.nms,
         threads=1 if spec.resources.gpu else spec.resources.cpu,
         device="cuda" if spec.resources.gpu else "cpu",
         response_dtype=spec.tables.responses,

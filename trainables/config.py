@@ -38,6 +38,7 @@ class TrialConfig:
             scenario's `first_step` on; the base step keeps the recipe, so that all trials share it.
         schedule: what acted before `params` and `optim`, where a trial's parameters change on its way.
         base_seed: seed of the base step and of joint training; `seed`: of the incremental steps.
+        nms: `test_cfg.nms` where it is not the recipe's; only scores depend on it.
         teacher: a detector of the same classes that teaches the only step of a scenario.
         checkpoint: an exported checkpoint, in place of training the only step of a scenario.
         as_base: train the only step of a scenario as a base step, by the detector's recipe alone.
@@ -65,6 +66,7 @@ class TrialConfig:
     threads: int = 1
     device: str = "cpu"
     response_dtype: str = "float32"
+    nms: Mapping[str, Scalar] = field(default_factory=dict)
     teacher: TrialConfig | None = None
     checkpoint: str | None = None
     as_base: bool = False
@@ -87,7 +89,8 @@ class TrialConfig:
     @property
     def config_id(self) -> str:
         """The hash of everything that determines the trial's numbers."""
-        return digest(self.step_identity(len(self.scenario.steps) - 1))
+        identity = self.step_identity(len(self.scenario.steps) - 1)
+        return digest(identity | ({"nms": dict(self.nms)} if self.nms else {}))
 
     def step_identity(self, step: int) -> dict[str, Any]:
         """What the weights at the end of `step` depend on, and nothing else."""

@@ -14,7 +14,7 @@ from mmdet.models import BaseDetector
 
 from trainables.catalog import DETECTORS
 from trainables.config import TrialConfig
-from trainables.detectors.growth import build_detector, load_weights
+from trainables.detectors.growth import build_detector, load_weights, test_with
 from trainables.environment import prepare_process
 from trainables.errors import CheckpointError
 from trainables.files import written_whole
@@ -35,6 +35,7 @@ def export(config: TrialConfig, weights: Path, folder: Path) -> Path:
     """
     meta = _meta(config.detector, config.scenario.steps)
     meta |= {"scenario": config.scenario.name, "method": config.method, "config_id": config.config_id}
+    meta |= {"nms": dict(config.nms)}
     return _written({"state_dict": read_weights(weights), "meta": meta}, folder)
 
 
@@ -115,7 +116,10 @@ def load_exported(path: Path) -> BaseDetector:
     saved = _read(path)
     if not {"meta", "state_dict"} <= saved.keys() or not {"detector", "classes"} <= saved["meta"].keys():
         raise CheckpointError(str(path), ["must be an exported checkpoint; `sweeps export` makes one"])
-    return _built(path, saved["meta"]["detector"], saved["meta"]["classes"], saved["state_dict"])
+    meta = saved["meta"]
+    detector = _built(path, meta["detector"], meta["classes"], saved["state_dict"])
+    test_with(detector, meta.get("nms", {}))
+    return detector
 
 
 def _built(path: Path, name: str, classes: Sequence[str], weights: dict[str, Any]) -> BaseDetector:

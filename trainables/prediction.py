@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mmdet.models import BaseDetector
+from mmengine.structures import InstanceData
 from torch.utils.data import DataLoader, Dataset
 
 from trainables.datasets.image_table import stacked
@@ -29,16 +30,20 @@ def predict(
     )
     training = detector.training
     detector.eval()
-    results = [_results(sample, category_ids) for batch in loader for sample in detector.test_step(batch)]
+    results = [
+        coco_rows(sample.img_id, sample.pred_instances, category_ids)
+        for batch in loader
+        for sample in detector.test_step(batch)
+    ]
     detector.train(training)
     return [row for rows in results for row in rows]
 
 
-def _results(sample: Any, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    found = sample.pred_instances
+def coco_rows(image_id: int, found: InstanceData, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """What was found in one image, boxes as x1, y1, x2, y2, in the form of `predict`."""
     boxes = found.bboxes.double().cpu()
     boxes[:, 2:] -= boxes[:, :2]
     return [
-        {"image_id": sample.img_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
         for box, score, label in zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
     ]

@@ -11,14 +11,19 @@ import numpy as np
 from trainables.config import Runtime, TrialConfig
 from trainables.metrics import KINDS, FloatArray, chain_summary, summarize
 from trainables.store import Store
+from trainables.voc_evaluation import MEANS as VOC_MEANS
 
 ClassAP = dict[str, list[float | None]]
-"""For each of `KINDS`, AP of every class seen so far in label order; None where a class has no ground truth."""
+"""For each of `KINDS`, AP of every class seen so far in label order; None where a class has no ground truth.
+
+On VOC's images also VOC's columns (`trainables.voc_evaluation.columns`).
+"""
 
 
 def score_identity(config: TrialConfig, runtime: Runtime, step: int) -> dict[str, Any]:
     """What the AP of `step` on the runtime's split depends on."""
-    return {"step": config.step_identity(step), "annotations": runtime.scored.digest, "images": "full"}
+    identity = {"step": config.step_identity(step), "annotations": runtime.scored.digest, "images": "full"}
+    return identity | ({"nms": dict(config.nms)} if config.nms else {})
 
 
 def known_score(config: TrialConfig, runtime: Runtime, step: int) -> ClassAP:
@@ -42,9 +47,15 @@ def matrices(rows: Sequence[ClassAP], num_classes: int) -> dict[str, FloatArray]
     """For each of `KINDS`, AP (T, C), nan where there is none."""
     result = {kind: np.full((len(rows), num_classes), np.nan) for kind in KINDS}
     for t, row in enumerate(rows):
-        for kind, values in row.items():
-            result[kind][t, : len(values)] = [np.nan if value is None else value for value in values]
+        for kind in result.keys() & row.keys():
+            result[kind][t, : len(row[kind])] = [np.nan if value is None else value for value in row[kind]]
     return result
+
+
+def voc_means(row: ClassAP) -> dict[str, float]:
+    """VOC's AP as the mean over the classes seen, `voc11_ap50_all` and others; nothing on other images."""
+    known = {name: [value for value in row[name] if value is not None] for name in VOC_MEANS if name in row}
+    return {f"{name}_all": sum(values) / len(values) for name, values in known.items() if values}
 
 
 def chain_metrics(

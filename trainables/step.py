@@ -11,7 +11,8 @@ import torch
 from mmdet.models import BaseDetector
 
 from trainables.config import Runtime, TrialConfig
-from trainables.detectors.growth import build_detector, load_weights
+from trainables.datasets.voc import is_voc
+from trainables.detectors.growth import build_detector, load_weights, test_with
 from trainables.errors import CheckpointError
 from trainables.evaluation import evaluate
 from trainables.export import load_exported
@@ -23,6 +24,7 @@ from trainables.records import ClassAP, score_identity
 from trainables.step_tables import scored_data
 from trainables.store import Store
 from trainables.training import FACTS_FILE, on_device, read_weights, train_step
+from trainables.voc_evaluation import columns as voc_columns
 
 
 @dataclass(frozen=True)
@@ -105,17 +107,26 @@ def score(config: TrialConfig, runtime: Runtime, step: int, weights: Path) -> Cl
     def build(folder: Path) -> None:
         detector = build_detector(config.detector, len(config.scenario.seen(step)), config.recipe)
         load_weights(detector, read_weights(weights), str(weights))
-        write_json(folder / "ap.json", class_ap(on_device(detector, config), config, runtime, step))
+        write_json(folder / "ap.json", class_ap(on_device(detector, config), config, runtime, step, whole=True))
 
     path = Store(runtime.store).get("scores", score_identity(config, runtime, step), build) / "ap.json"
     ap: ClassAP = json.loads(path.read_text())
     return ap
 
 
-def class_ap(detector: BaseDetector, config: TrialConfig, runtime: Runtime, step: int) -> ClassAP:
-    """AP of `detector` on every image of the runtime's split, for the classes seen by `step`."""
+def class_ap(detector: BaseDetector, config: TrialConfig, runtime: Runtime, step: int, whole: bool = False) -> ClassAP:
+    """AP of `detector` on every image of the runtime's split, for the classes seen by `step`.
+
+    Args:
+        whole: with VOC's own columns (`trainables.voc_evaluation.columns`), where the images are VOC's.
+    """
+    test_with(detector, config.nms)
     dataset, truth = scored_data(config, runtime, step)
     ids = {category["name"]: category["id"] for category in truth["categories"]}
     category_ids = [ids[name] for name in config.scenario.seen(step)]
-    result = evaluate(truth, predict(detector, dataset, category_ids, config.batch_size, runtime.workers), category_ids)
-    return {kind: [None if ap != ap else float(ap) for ap in result.per_class[kind]] for kind in KINDS}
+    detections = predict(detector, dataset, category_ids, config.batch_size, runtime.workers)
+    result = evaluate(truth, detections, category_ids).per_class
+    table = {kind: result[kind].tolist() for kind in KINDS}
+    if whole and is_voc(truth):
+        table |= voc_columns(truth, detections, category_ids)
+    return {kind: [None if value != value else value for value in values] for kind, values in table.items()}

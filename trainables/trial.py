@@ -10,8 +10,8 @@ from mmdet.models import BaseDetector
 
 from trainables.config import Runtime, TrialConfig
 from trainables.environment import prepare_process
-from trainables.metrics import KINDS, FloatArray
-from trainables.records import chain_metrics, known_joint_ap
+from trainables.metrics import FloatArray
+from trainables.records import chain_metrics, known_joint_ap, voc_means
 from trainables.step import StepResult, class_ap, run_step, teacher_weights
 from trainables.training import build_step_tables
 
@@ -69,10 +69,10 @@ def _step_event(config: TrialConfig, results: list[StepResult], joint: Mapping[s
     step, names = last.step, config.scenario.class_names
     classes = [
         {"class": names[label], "step": config.scenario.class_step[label] + 1}
-        | {kind: last.ap[kind][label] for kind in KINDS}
+        | {kind: values[label] for kind, values in last.ap.items()}
         for label in range(len(config.scenario.seen(step)))
     ]
-    metrics = chain_metrics(config, [result.ap for result in results], joint)
+    metrics = chain_metrics(config, [result.ap for result in results], joint) | voc_means(last.ap)
     event = _event(config, config.progress_at(step, config.epochs), step, metrics)
     matrix = {"classes": names, "ap": [result.ap["ap"] for result in results]}
     return event | {"classes": classes, "ap_matrix": matrix, "facts": last.facts}

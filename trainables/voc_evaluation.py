@@ -18,6 +18,9 @@ from trainables.metrics import FloatArray
 IOUS = tuple(number / 100 for number in range(50, 100, 5))
 EPS = float(np.finfo(np.float32).eps)
 Protocol = Literal["voc11", "voc_area"]
+PROTOCOLS: tuple[Protocol, ...] = ("voc11", "voc_area")
+MEANS = tuple(f"{protocol}_{kind}" for protocol in PROTOCOLS for kind in ("ap50", "ap"))
+"""The columns of which the mean over classes is a metric."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,20 @@ def evaluate_voc(
     for detection in detections:
         found[detection["category_id"]].append(detection)
     return VOCEvaluation(protocol, [_row(number, objects, found[number], protocol) for number in category_ids])
+
+
+def columns(
+    ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], category_ids: Sequence[int]
+) -> dict[str, list[float]]:
+    """VOC's per-class table under both protocols: objects, detections, recall at IoU 0.5, AP at 0.5 and the mean AP."""
+    found = {protocol: evaluate_voc(ground_truth, detections, category_ids, protocol) for protocol in PROTOCOLS}
+    rows = found["voc11"].rows
+    table = {"gts": [float(row.gts) for row in rows], "dets": [float(row.dets) for row in rows]}
+    table["recall50"] = [float(row.recall[0]) for row in rows]
+    for protocol, evaluation in found.items():
+        table[f"{protocol}_ap50"] = [float(row.ap[0]) for row in evaluation.rows]
+        table[f"{protocol}_ap"] = [float(row.ap.mean()) for row in evaluation.rows]
+    return table
 
 
 def _row(

@@ -119,6 +119,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"budget": {"patience": 3}, "objective": ["ap_new", "forgetting"]}, "budget.patience: acts only with one obj"),
     ({"budget": {"steps": "two"}}, "budget.steps: input should be 'first' or 'all', but got 'two'"),
     ({"seeds": 3, "objective": ["ap_new", "forgetting"]}, "seeds: leaders are ranked by one objective, but there are"),
+    ({"test_cfg": {"nms": {"type": "soft_nms"}}}, "test_cfg.nms.type: input should be 'nms' or 'voting_cluster_diounm"),
+    ({"test_cfg": {"nms": {"gate": 0.5}}}, "test_cfg.nms.gate: acts only with type: voting_cluster_diounms"),
     ({"report_on": "digits/5+6"}, "report_on: 'digits/5+6' is unknown; available: "),
     ({"scenario": "digits/10"}, "scenario: needs at least two steps, or a `teacher`, but digits/10 has one"),
     ({"each_method": True}, "each_method: acts only with several methods, but there is erd"),

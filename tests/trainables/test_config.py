@@ -50,7 +50,7 @@ STEPS = range(len(CONFIG.scenario.steps))
 
 def test_every_field_is_turned() -> None:
     of_one_step = {"teacher", "checkpoint", "as_base"}
-    assert {"scenario", "schedule"} | of_one_step | set(OF_THE_BASE_STEP) | set(OF_LATER_STEPS) == {
+    assert {"scenario", "schedule", "nms"} | of_one_step | set(OF_THE_BASE_STEP) | set(OF_LATER_STEPS) == {
         f.name for f in dataclasses.fields(TrialConfig)
     }
 
@@ -190,6 +190,12 @@ def test_who_teaches_the_only_step_counts_whole(tmp_path: Path) -> None:
     assert replace(ALONE, teacher=base).taught_by(0) == (base, 0)
     assert CONFIG.taught_by(0) is None
     assert CONFIG.taught_by(2) == (CONFIG, 1)
+
+
+def test_how_a_detector_is_tested_changes_its_scores_and_not_its_training() -> None:
+    turned = replace(CONFIG, nms={"type": "voting_cluster_diounms"})
+    assert turned.config_id != CONFIG.config_id
+    assert all(turned.step_identity(step) == CONFIG.step_identity(step) for step in STEPS)
 
 
 EARLY, LATE = dict(CONFIG.params) | {"lambda_cls": 0.5}, dict(CONFIG.params) | {"lambda_cls": 0.1}

@@ -23,6 +23,7 @@ from trainables.scenarios import VOC
 
 YEARS = ("VOC2007", "VOC2012")
 MAX_XML_BYTES = 1 << 20
+INFO = {"description": "PASCAL VOC"}
 
 Lists = list[tuple[str, str]]  # (year folder, image set)
 
@@ -62,6 +63,11 @@ def missing(root: Path) -> list[str]:
     except DataError as error:
         return [f"{error.subject} {line}" for line in error.problems]
     return []
+
+
+def is_voc(coco: Coco) -> bool:
+    """Whether annotations were made from VOC's own files."""
+    return bool(coco.get("info") == INFO)
 
 
 def _devkit(root: Path) -> Path:
@@ -124,7 +130,7 @@ def _coco(devkit: Path, lists: Lists, problems: list[str]) -> Coco:
                 {"id": len(boxes) + number, "image_id": image_id} | box for number, box in enumerate(found, start=1)
             ]
     coco: Coco = {
-        "info": {"description": "PASCAL VOC"},
+        "info": INFO,
         "images": images,
         "annotations": boxes,
         "categories": [{"id": label, "name": name} for label, name in enumerate(VOC, start=1)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from mmdet.models import BaseDetector
@@ -10,6 +11,7 @@ from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
+from search_spaces.distributions import Scalar
 from trainables.catalog import DETECTORS, load
 from trainables.errors import CheckpointError
 from trainables.recipes import Recipe
@@ -97,6 +99,12 @@ def load_weights(module: nn.Module, weights: StateDict, origin: str) -> None:
     if problems:
         raise CheckpointError(origin, problems[:10] + [f"... and {len(problems) - 10} more"] * (len(problems) > 10))
     module.load_state_dict(weights)
+
+
+def test_with(detector: BaseDetector, nms: Mapping[str, Scalar]) -> None:
+    """Let `detector` test with `test_cfg.nms` changed so."""
+    test_cfg = detector.bbox_head.test_cfg
+    test_cfg.nms = ConfigDict({**test_cfg.nms, **nms})
 
 
 def frozen(detector: BaseDetector) -> BaseDetector:
