@@ -188,25 +188,28 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @_verb("export", "sweeps export runs/store/steps/3f2a/weights.pt models")
 @click.argument("checkpoint", type=FILE)
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
-def export(checkpoint: Path, out: Path) -> None:
+@click.option("--detector", help="Of the catalogue: what mmdet's own checkpoints do not say.")
+def export(checkpoint: Path, out: Path, detector: str | None) -> None:
     """Put the student of a checkpoint into the folder OUT: no teacher, no optimizer, classes and detector inside."""
     from sweeps.tools import export_checkpoint
 
-    export_checkpoint(checkpoint, out)
+    export_checkpoint(checkpoint, out, detector)
 
 
 @_verb("fps", "sweeps fps models/gfl_r18_tiny-1a2b3c4d.pth --batch 1 --batch 16")
 @click.argument("subject", metavar="CHECKPOINT|FILE", type=FILE)
 @click.option("--batch", "batch_sizes", multiple=True, type=click.IntRange(min=1), help="Images at once. [default: 1]")
 @click.option("--batches", default=100, show_default=True, type=click.IntRange(4, 2000), help="How many are timed.")
-@click.option("--side", default=128, show_default=True, help="Of the square images, in px.")
+@click.option("--shape", nargs=2, default=(128, 128), show_default=True, help="Height and width of the images, in px.")
 @click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
 @click.option("--mixed", is_flag=True, help="Mixed precision, on a GPU.")
-def fps(subject: Path, batch_sizes: tuple[int, ...], batches: int, side: int, device: str, mixed: bool) -> None:
+def fps(
+    subject: Path, batch_sizes: tuple[int, ...], batches: int, shape: tuple[int, int], device: str, mixed: bool
+) -> None:
     """Latency and throughput of an exported checkpoint, or of a sweep file's detector, post-processing included."""
     from sweeps.tools import show_speed
 
-    show_speed(subject, batch_sizes or (1,), batches, device, mixed, side)
+    show_speed(subject, batch_sizes or (1,), batches, device, mixed, shape)
 
 
 @_verb("ui", "sweeps ui --port 5001")

@@ -13,15 +13,17 @@ from trainables.export import export_student, load_exported
 from trainables.timing import threads, timed, untrained
 
 
-def export_checkpoint(checkpoint: Path, folder: Path) -> None:
+def export_checkpoint(checkpoint: Path, folder: Path, detector: str | None) -> None:
     """Export, and say what became smaller."""
-    path, parameters = export_student(checkpoint, folder)
+    path, parameters = export_student(checkpoint, folder, detector)
     before, after = (file.stat().st_size / 1e6 for file in (checkpoint, path))
     click.echo(f"{checkpoint}: {before:.2f} MB")
     click.echo(f"{path}: {after:.2f} MB; {parameters:,} numbers, of which int8 would take a byte each")
 
 
-def show_speed(subject: Path, batch_sizes: tuple[int, ...], batches: int, device: str, mixed: bool, side: int) -> None:
+def show_speed(
+    subject: Path, batch_sizes: tuple[int, ...], batches: int, device: str, mixed: bool, shape: tuple[int, int]
+) -> None:
     """A table of latency and throughput of an exported checkpoint, or of a sweep file's detector."""
     if subject.suffix in (".yaml", ".yml"):
         spec = load_specs(subject)[0]
@@ -30,10 +32,10 @@ def show_speed(subject: Path, batch_sizes: tuple[int, ...], batches: int, device
         name, detector = subject.name, load_exported(subject)
     detector = detector.to(device)
     where = f"{device}, {'mixed precision' if mixed else 'float32'}" + (f", {threads()} threads" * (device == "cpu"))
-    table = Table(title=f"{name}, {side} x {side} px, {where}: forward pass and post-processing")
+    table = Table(title=f"{name}, {shape[0]} x {shape[1]} px, {where}: forward pass and post-processing")
     for column in ("batch", "latency ms", "between quartiles", "images/s"):
         table.add_column(column, justify="right")
     for batch_size in batch_sizes:
-        found = timed(detector, (side, side), batch_size, batches, mixed)
+        found = timed(detector, shape, batch_size, batches, mixed)
         table.add_row(str(batch_size), f"{found.latency_ms:.2f}", f"{found.spread_ms:.2f}", f"{found.images_per_s:.1f}")
     Console().print(table)

@@ -39,22 +39,23 @@ def export(config: TrialConfig, weights: Path, folder: Path) -> Path:
     return _written({"state_dict": read_weights(weights), "meta": meta}, folder)
 
 
-def export_student(checkpoint: Path, folder: Path) -> tuple[Path, int]:
+def export_student(checkpoint: Path, folder: Path, detector: str | None = None) -> tuple[Path, int]:
     """The student of any checkpoint in the form of `export`, without teacher, optimizer and training state, and how
     many numbers it holds.
 
     Args:
         checkpoint: the weights of a step in a store, or a file that holds `state_dict` and `meta` as `export` writes
-            them, with whatever else; parameters may be a student's beside its teacher's.
+            them or as mmdet publishes them, with whatever else; parameters may be a student's beside its teacher's.
+        detector: of the catalogue, where the file does not say.
 
     Raises:
         CheckpointError: not such a checkpoint, or not one of a detector that there is.
     """
     saved = _read(checkpoint)
     meta = saved.get("meta") or _stored_meta(checkpoint)
+    if detector or "detector" not in meta:
+        meta = _published_meta(checkpoint, meta, detector)
     weights = _student(saved.get("state_dict", saved))
-    if problems := [f"must hold {what}" for what in ("detector", "classes") if what not in meta]:
-        raise CheckpointError(str(checkpoint), [*problems, "or lie in the store, whose entry tells"])
     _built(checkpoint, meta["detector"], meta["classes"], weights)
     return _written({"state_dict": weights, "meta": meta}, folder), sum(value.numel() for value in weights.values())
 
@@ -63,7 +64,9 @@ def _read(checkpoint: Path) -> dict[str, Any]:
     try:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(str(checkpoint), [f"must be a checkpoint, but cannot be read as one: {error}"]) from error
+        hint = "; mmdet's publish_model.py takes out what is no tensor" if "HistoryBuffer" in str(error) else ""
+        problem = f"must be a checkpoint, but cannot be read as one{hint}: {error}"
+        raise CheckpointError(str(checkpoint), [problem]) from error
     if not isinstance(saved, dict) or not isinstance(saved.get("state_dict", saved), dict):
         raise CheckpointError(str(checkpoint), ["must be a checkpoint, a dict of tensors, but is something else"])
     return saved
@@ -73,6 +76,24 @@ def _student(weights: dict[str, Any]) -> dict[str, Any]:
     """The tensors of the student, under the names that they have in the bare detector."""
     own = {name.removeprefix("student."): value for name, value in weights.items() if name.startswith("student.")}
     return own or {name: value for name, value in weights.items() if not name.startswith(TEACHERS)}
+
+
+def _published_meta(checkpoint: Path, given: dict[str, Any], detector: str | None) -> dict[str, Any]:
+    """What mmdet's checkpoints say of themselves: the classes, not the detector."""
+    told = given | given.get("dataset_meta", {})
+    classes = next((told[key] for key in ("classes", "CLASSES") if told.get(key)), None)
+    problems = []
+    if detector is None:
+        problems.append(f"does not say which detector it holds; --detector must: {', '.join(DETECTORS)}")
+    elif detector not in DETECTORS:
+        problems.append(f"holds no detector {detector!r}; available: {', '.join(DETECTORS)}")
+    if classes is None:
+        problems.append(
+            "must hold its classes, in `meta.classes` or, as mmdet writes them, `meta.dataset_meta.classes`"
+        )
+    if detector is None or classes is None or problems:
+        raise CheckpointError(str(checkpoint), [*problems, "what lies in a store needs neither"])
+    return _meta(detector, [list(classes)])
 
 
 def _stored_meta(checkpoint: Path) -> dict[str, Any]:

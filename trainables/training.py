@@ -80,7 +80,7 @@ def _train_part(
     stop: int,
 ) -> tuple[BaseDetector, dict[str, float]]:
     with StepTables(config, runtime, step) as tables:
-        model = _model(config, step, previous, tables)
+        model = build_model(config, step, previous, tables)
         dataset, plan = training_data(config, runtime, step), replace(_plan(config, runtime, step), stop=stop)
         clock = _Clock(plan, state.with_name(PROGRESS_FILE), after_epoch)
         try:
@@ -102,7 +102,7 @@ def build_step_tables(config: TrialConfig, runtime: Runtime, step: int, previous
     training_data(config, runtime, step)
     scored_data(config, runtime, step)
     with StepTables(config, runtime, step) as tables:
-        _model(config, step, previous, tables)
+        build_model(config, step, previous, tables)
 
 
 class _Clock:
@@ -127,7 +127,7 @@ class _Clock:
         return {"time_train_s": time.perf_counter() - self._begin, **self._losses}
 
 
-def _model(config: TrialConfig, step: int, previous: Path | None, tables: StepTables) -> IncrementalDetector:
+def build_model(config: TrialConfig, step: int, previous: Path | None, tables: StepTables) -> IncrementalDetector:
     """The detector of `step` with what it learns from."""
     taught_by = config.taught_by(step)
     old = torch.arange(len(taught_by[0].scenario.seen(taught_by[1])) if taught_by else 0)

@@ -38,7 +38,7 @@ def run(options: list[str]) -> dict[str, float]:
         config = replace(config, epochs=EPOCHS)
         for turn in range(turns):
             with StepTables(config, runtime, 1) as tables:
-                models = [training._model(config, 1, base.weights, tables).train() for _ in range(2)]
+                models = [training.build_model(config, 1, base.weights, tables).train() for _ in range(2)]
                 ours, bare = _turn(*models, config, runtime, Path(folder) / f"state-{turn}.pt")
             print(f"turn {turn + 1}: ours {1000 * ours:.1f} ms an iteration, bare {1000 * bare:.1f} ms", flush=True)
             pairs.append((ours, bare))

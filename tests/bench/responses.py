@@ -79,7 +79,7 @@ def _built(config: TrialConfig, runtime: Runtime, base: StepResult) -> dict[str,
 def _compared(config: TrialConfig, runtime: Runtime, base: StepResult, batches: int) -> tuple[dict[str, float], float]:
     """Seconds an iteration of the student and of the teacher either way, and the largest difference of a loss."""
     with StepTables(config, runtime, 1) as tables:
-        model = training._model(config, 1, base.weights, tables).train()
+        model = training.build_model(config, 1, base.weights, tables).train()
         teacher = training._teacher(config, len(model.old), base.weights)()
         plan = training._plan(config, runtime, 1)
         optimizer = torch.optim.AdamW(

@@ -68,7 +68,7 @@ def _measured(known: Any, how: Mapping[str, Any], iterations: int) -> tuple[floa
     prepare_process(how.get("threads", 1))
     torch.set_flush_denormal(how.get("flush", False))
     with StepTables(config, runtime, 1) as tables:
-        model = training._model(config, 1, base.weights, tables).train().to(memory_format=how["format"])
+        model = training.build_model(config, 1, base.weights, tables).train().to(memory_format=how["format"])
         plan = training._plan(config, runtime, 1)
         loader = engine._loader(training_data(config, runtime, 1), plan)
         ready = [_ready(model, batch) for _, batch in zip(range(4), loader, strict=False)]

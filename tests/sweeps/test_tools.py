@@ -70,12 +70,32 @@ def test_what_is_no_checkpoint_is_refused_and_nothing_is_written(tmp_path: Path)
     text.write_text("hello")
     torch.save([1, 2], odd)
     torch.save({"weight": torch.zeros(1)}, alone)
-    for path, problem in ((text, "must be a checkpoint"), (odd, "must be a checkpoint"), (alone, "must hold detector")):
+    for path, problem in (
+        (text, "must be a checkpoint"),
+        (odd, "must be a checkpoint"),
+        (alone, "--detector must: gfl_r18_tiny, "),
+    ):
         status, printed = run("export", path, tmp_path / "out")
         assert status == 1
         assert str(path) in printed
         assert problem in printed
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("meta", [{"dataset_meta": {"classes": CLASSES}}, {"CLASSES": CLASSES, "epoch": 12}])
+def test_a_published_checkpoint_needs_its_detector_named(
+    tmp_path: Path, weights: dict[str, torch.Tensor], meta: dict[str, Any]
+) -> None:
+    source = tmp_path / "published.pth"
+    torch.save({"state_dict": weights, "meta": meta}, source)
+    status, printed = run("export", source, tmp_path / "out", "--detector", META["detector"])
+    assert status == 0, printed
+    (path,) = (tmp_path / "out").iterdir()
+    assert load_exported(path).dataset_meta == {"detector": META["detector"], "classes": tuple(CLASSES)}
+    for arguments, problem in (((), "--detector must"), (("--detector", "gfl"), "holds no detector 'gfl'; available")):
+        status, printed = run("export", source, tmp_path / "other", *arguments)
+        assert status == 1
+        assert problem in printed
 
 
 def test_weights_of_another_detector_are_refused(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -89,8 +109,9 @@ def test_weights_of_another_detector_are_refused(tmp_path: Path, weights: dict[s
 def test_speed_is_told_by_batch(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
     run("export", checkpoints(tmp_path, weights)["bare"], tmp_path / "out")
     (path,) = (tmp_path / "out").iterdir()
-    status, printed = run("fps", path, "--batch", 1, "--batch", 3, "--batches", 4, "--side", 64)
+    status, printed = run("fps", path, "--batch", 1, "--batch", 3, "--batches", 4, "--shape", 64, 96)
     assert status == 0, printed
+    assert "64 x 96 px" in printed
     rows = [line.split("│")[1:5] for line in printed.splitlines() if line.startswith("│")]
     assert [row[0].strip() for row in rows] == ["1", "3"]
     assert all(float(cell) > 0 for row in rows for cell in (row[1], row[3]))

@@ -1,0 +1,126 @@
+"""What every method of the catalogue keeps to as a whole, its teacher, replay and pseudo-labels together."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+
+from search_spaces.optim import TinyOptimParams
+from tests.trainables.batches import SIDE, sample, tiny
+from trainables.catalog import METHODS
+from trainables.config import Runtime, TrialConfig
+from trainables.datasets import DataConfig, Splits, prepare
+from trainables.incremental import IncrementalDetector
+from trainables.scenarios import named_scenario
+from trainables.step_tables import StepTables
+from trainables.training import build_model
+
+TWO = sample([(3.0, 5.0, 30.0, 33.0), (20.0, 28.0, 61.0, 60.0)], [5, 7])
+NONE = sample([], [])
+BATCHES = {"one": (TWO,), "no ground truth": (NONE,), "mixed": (TWO, NONE, TWO)}
+WEIGHTS = {"lambda_cls", "lambda_box", "w_ld", "w_vlr", "w_kd", "w_kd_vlr", "w_out", "w_cls", "w_feat"}
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
+    return prepare(DataConfig(kind="digits", sizes=(16, 8, 8)), tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a base step that responds, so that there is something to keep."""
+    weights = tiny(5).state_dict()
+    for name in ("bbox_head.gfl_cls.weight", "bbox_head.gfl_reg.weight"):
+        weights[name] = weights[name] * 20
+    path = tmp_path_factory.mktemp("base") / "weights.pt"
+    torch.save(weights, path)
+    return path
+
+
+def config_of(splits: Splits, method: str, **changes: Any) -> TrialConfig:
+    params = asdict(METHODS[method].presets[METHODS[method].default_preset])
+    params |= {"score_thr": 0.2} if "score_thr" in params else {}
+    return TrialConfig(
+        scenario=named_scenario("digits/5+5"), data=splits.train.digest, detector="gfl_r18_tiny", method=method,
+        params=params | changes, optim=asdict(TinyOptimParams()), base_epochs=1, epochs=1, batch_size=4,
+    )  # fmt: skip
+
+
+def model_of(config: TrialConfig, splits: Splits, base: Path, store: Path) -> IncrementalDetector:
+    """The model of the first increment, with a live teacher."""
+    with StepTables(config, Runtime(splits=splits, store=store, table_budget_gb=0.0), 1) as tables:
+        return build_model(config, 1, base, tables).train()
+
+
+@pytest.fixture(params=METHODS)
+def model(request: pytest.FixtureRequest, splits: Splits, base: Path, tmp_path: Path) -> IncrementalDetector:
+    return model_of(config_of(splits, request.param), splits, base, tmp_path)
+
+
+def batch_of(*samples: Any) -> dict[str, Any]:
+    drawn = torch.Generator().manual_seed(3)
+    pixels = [torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8, generator=drawn) for _ in samples]
+    return {"inputs": pixels, "data_samples": list(copy.deepcopy(samples))}
+
+
+def losses_of(model: IncrementalDetector, *samples: Any) -> dict[str, torch.Tensor]:
+    data = model.data_preprocessor(batch_of(*samples), True)
+    return dict(model(data["inputs"], data["data_samples"], mode="loss"))
+
+
+def tensors(samples: Any) -> Iterator[torch.Tensor]:
+    for one in samples:
+        yield from (one.gt_instances.bboxes, one.gt_instances.labels)
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+def test_any_batch_has_finite_named_losses_that_reach_all_of_the_student(model: IncrementalDetector, kind: str) -> None:
+    losses = losses_of(model, *BATCHES[kind])
+    assert {"loss_cls", "loss_bbox", "loss_dfl"} <= losses.keys()
+    assert all(value.shape == () and torch.isfinite(value) for value in losses.values())
+    sum(value for name, value in losses.items() if name.startswith("loss")).backward()
+    gradients = [parameter.grad for parameter in model.student.parameters()]
+    assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_a_step_of_training_changes_the_student_alone_and_no_input(model: IncrementalDetector) -> None:
+    if model.teacher is not None:
+        assert not any(parameter.requires_grad for parameter in model.teacher.parameters())
+    taught = copy.deepcopy(model.teacher.state_dict()) if model.teacher else {}
+    before = copy.deepcopy(model.student.state_dict())
+    data = batch_of(TWO, NONE)
+    given = copy.deepcopy(data)
+    model.train_step(data, OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01)))
+    assert all(torch.equal(a, b) for a, b in zip(data["inputs"], given["inputs"], strict=True))
+    told = zip(tensors(data["data_samples"]), tensors(given["data_samples"]), strict=True)
+    assert all(torch.equal(a, b) for a, b in told)
+    assert all(torch.equal(value, model.teacher.state_dict()[name]) for name, value in taught.items())
+    after = model.student.state_dict()
+    assert not all(torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.taught])
+def test_without_weight_a_method_is_fine_tuning_to_the_bit(
+    method: str, splits: Splits, base: Path, tmp_path: Path
+) -> None:
+    params = config_of(splits, method).params
+    silent: dict[str, Any] = dict.fromkeys(WEIGHTS & params.keys(), 0.0)
+    silent |= {"score_thr": 1.1} if "score_thr" in params else {}
+    silent |= {"loss_scope": "full"} if "loss_scope" in params else {}
+    full = "loss_scope" in params or "pseudo_label" in METHODS[method].parts  # with those, all channels have labels
+    plain = config_of(splits, "finetune", loss_scope="full" if full else "new_slice")
+    found = model_of(config_of(splits, method, **silent), splits, base, tmp_path)
+    expected = model_of(plain, splits, base, tmp_path)
+    for one in (found, expected):
+        wrapper = OptimWrapper(torch.optim.AdamW(one.parameters(), lr=0.01))
+        for _ in range(2):
+            one.train_step(batch_of(TWO, NONE), wrapper)
+    after = found.student.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in expected.student.state_dict().items())
