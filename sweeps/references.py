@@ -173,7 +173,8 @@ def announce_tables(configs: Mapping[str, TrialConfig], runtime: Runtime, displa
             plans[name] = (response_plan(own, runtime, first), "the teacher runs live")
     for kind, (plan, otherwise) in plans.items():
         table = f"a table of about {plan.num_bytes / 1e6:,.0f} MB for all trials"
-        display.say(f"{kind}: {table if plan.kept else f'{otherwise} instead of {table}: {plan.reason}'}")
+        instead = f"{otherwise} instead of {table}" if plan.num_bytes else otherwise
+        display.say(f"{kind}: {table if plan.kept else f'{instead}: {plan.reason}'}")
 
 
 def joint_name(step: int, last: int) -> str:

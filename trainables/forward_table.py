@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainables.detectors.forward import Forward, Samples, rounded
-from trainables.detectors.target_table import Rows, row_keys
+from trainables.detectors.target_table import Rows, grid_rows, row_keys
 from trainables.tables import TableWriter, opened
 
 
@@ -22,8 +22,7 @@ def write_forwards(
 ) -> None:
     """Write the logits and the `features` of every image of `batches`."""
     with TableWriter(folder) as table:
-        grid = None
-        for samples, output in batches:
+        for number, (samples, output) in enumerate(batches):
             output = rounded(output, dtype)
             levels = {
                 f"{name}-{level}": value for name in features for level, value in enumerate(output.features[name])
@@ -31,12 +30,9 @@ def write_forwards(
             said = {"cls_logits": output.cls_logits, "box_logits": output.box_logits, **levels}
             rows = {name: value.numpy(force=True).astype(dtype) for name, value in said.items()}
             table.append(**row_keys(samples), **rows)
-            if grid is None:
-                grid = output
+            if number == 0:
                 table.append(
-                    centers=output.centers.numpy(force=True),
-                    strides=output.strides.numpy(force=True),
-                    level_sizes=np.array(output.level_sizes),
+                    **grid_rows(output),
                     anchor_side=np.array([output.anchor_side]),
                 )
 

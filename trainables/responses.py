@@ -16,7 +16,7 @@ from torch import Tensor
 
 from search_spaces.erd import ERDParams
 from trainables.detectors.forward import Forward, Grid, Samples, rounded
-from trainables.detectors.target_table import Rows, row_keys, spans
+from trainables.detectors.target_table import Rows, grid_rows, row_keys, spans
 from trainables.distillation.erd import Responses, Taught, candidates, responses, select
 from trainables.tables import Array, TableWriter, opened, starts
 
@@ -24,8 +24,7 @@ from trainables.tables import Array, TableWriter, opened, starts
 def write_responses(folder: Path, batches: Iterable[tuple[Samples, Forward]], floor: ERDParams, dtype: str) -> None:
     """Write what a teacher says of every image of `batches`, wherever a trial not looser than `floor` may listen."""
     with TableWriter(folder) as table:
-        grid = None
-        for samples, output in batches:
+        for number, (samples, output) in enumerate(batches):
             output = rounded(output, dtype)
             found = responses(output, floor)
             of_classes, of_boxes = candidates(found, output.level_sizes, floor)
@@ -42,13 +41,8 @@ def write_responses(folder: Path, batches: Iterable[tuple[Samples, Forward]], fl
                 cls_logits=output.cls_logits[at].numpy(force=True).astype(dtype),
                 box_logits=output.box_logits[at].numpy(force=True).astype(dtype),
             )
-            if grid is None:
-                grid = output
-                table.append(
-                    centers=output.centers.numpy(force=True),
-                    strides=output.strides.numpy(force=True),
-                    level_sizes=np.array(output.level_sizes),
-                )
+            if number == 0:
+                table.append(**grid_rows(output))
 
 
 @dataclass(frozen=True)

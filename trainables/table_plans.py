@@ -47,7 +47,7 @@ def image_plan(split: Split, recipe: Recipe, runtime: Runtime) -> TablePlan:
 def target_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan:
     """What each location of a step's training images should say."""
     if step and (parts := METHODS[config.method].parts):
-        return TablePlan(0, f"{' and '.join(parts)} give each trial targets of its own")
+        return TablePlan(0, f"with {' and '.join(parts)} each trial has targets of its own")
     coco = steps.training_set(runtime.splits.train.coco, config.scenario.steps[step])
     rows = POSITIVES_PER_OBJECT * len(coco["annotations"]) * _flips(config.recipe)
     return _of_one_size(coco["images"], config.recipe, 24 * rows) or _within(runtime, 24 * rows)
@@ -57,7 +57,7 @@ def response_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan
     """What the teacher of a step says about its training images, where any trial may listen."""
     parts, taught_by = METHODS[config.method].parts, config.taught_by(step)
     if parts or not taught_by:
-        return TablePlan(0, f"{' and '.join(parts)} ask the teacher about other images, or for all it says")
+        return TablePlan(0, f"with {' and '.join(parts)} each trial asks about images of its own, or for boxes")
     teacher, last = taught_by
     coco = steps.training_set(runtime.splits.train.coco, config.scenario.steps[step])
     try:

@@ -18,6 +18,8 @@ WEIGHT, BIAS = "bbox_head.gfl_cls.weight", "bbox_head.gfl_cls.bias"
 NUM_PARAMETERS = {
     ("gfl_r18_tiny", 10): 787_521,
     ("gfl_r18_tiny", 5): 786_076,
+    ("gfl_r18_small", 10): 2_891_473,
+    ("gfl_r34_small", 10): 5_420_369,
     ("gfl_r18", 80): 19_420_889,
     ("gfl_r34", 80): 29_529_049,
     ("gfl_r50", 80): 32_440_537,

@@ -170,7 +170,7 @@ def test_a_method_that_listens_everywhere_needs_all_that_is_said(
 def test_beside_replay_and_pseudo_labels_the_teacher_is_asked_live(even: Splits, method: str) -> None:
     params = asdict(METHODS[method].presets[METHODS[method].default_preset])
     config = config_of(even, method=method, params=params)
-    assert "ask the teacher about other images" in str(response_plan(config, runtime_of(even), 1).reason)
+    assert "each trial asks about images of its own" in str(response_plan(config, runtime_of(even), 1).reason)
     assert "targets of its own" in str(target_plan(config, runtime_of(even), 1).reason)
     assert target_plan(config, runtime_of(even), 0).kept
 

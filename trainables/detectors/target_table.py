@@ -35,6 +35,15 @@ def row_keys(samples: Samples) -> dict[str, Array]:
     }
 
 
+def grid_rows(output: Forward) -> dict[str, Array]:
+    """Where the locations of a forward pass are."""
+    return {
+        "centers": output.centers.numpy(force=True),
+        "strides": output.strides.numpy(force=True),
+        "level_sizes": np.array(output.level_sizes),
+    }
+
+
 def write_targets(folder: Path, head: GFLHead, batches: Iterable[tuple[Tensor, Samples]]) -> None:
     """Write the targets of every image of `batches` of preprocessed images and samples."""
     with TableWriter(folder) as table:

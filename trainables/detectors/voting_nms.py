@@ -15,6 +15,8 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from trainables.detectors.boxes import relative_distances
+
 TYPE = "voting_cluster_diounms"
 MOST = 5000  # boxes that vote: the matrices are quadratic in their number
 ROUNDS = 999
@@ -45,7 +47,8 @@ def voting_nms(
     if not len(boxes):
         return boxes, order
     apart = labels[order].to(boxes)[:, None] * (boxes.max() + 1)
-    nearness = _diou(boxes + apart, beta)
+    moved = boxes + apart
+    nearness = bbox_overlaps(moved, moved) - relative_distances(moved, moved) ** beta
     above = nearness.triu(1)
     rest = above
     for _ in range(ROUNDS):
@@ -59,15 +62,6 @@ def voting_nms(
     weights = scores * torch.exp(-((1 - votes * (votes > gate)) ** 2) / sigma)
     voted = weights @ boxes / weights.sum(1, keepdim=True)
     return voted[kept], order[kept]
-
-
-def _diou(boxes: Tensor, beta: float) -> Tensor:
-    """(M, M) IoU less a power of the squared distance of the centres in diagonals of the enclosing box."""
-    low = torch.minimum(boxes[:, None, :2], boxes[:, :2])
-    high = torch.maximum(boxes[:, None, 2:], boxes[:, 2:])
-    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-    apart = (centers[:, None] - centers).square().sum(-1)
-    return bbox_overlaps(boxes, boxes) - (apart / ((high - low).square().sum(-1) + 1e-7)) ** beta
 
 
 class VotingPostProcess:

@@ -11,6 +11,7 @@ from mmcv.ops import nms
 from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
 
+from trainables.detectors.boxes import centers, relative_distances
 from trainables.detectors.forward import Forward, decoded
 
 NEAREST = 9  # anchors a level from which ATSS and the valuable region take their threshold
@@ -29,7 +30,7 @@ def valuable(anchors: Tensor, level_sizes: tuple[int, ...], boxes: Tensor, gamma
     if not len(boxes):
         return anchors.new_zeros(len(anchors))
     ious = bbox_overlaps(anchors, boxes)
-    distances = (_centers(anchors)[:, None] - _centers(boxes)).square().sum(-1).sqrt()
+    distances = (centers(anchors)[:, None] - centers(boxes)).square().sum(-1).sqrt()
     threshold = _atss_threshold(ious, distances, level_sizes)
     inside = nearness(anchors, boxes, metric)
     held = (inside >= gamma * threshold) & (inside < threshold)
@@ -53,17 +54,13 @@ def nearness(anchors: Tensor, boxes: Tensor, metric: str) -> Tensor:
         metric: `released`: overlap is the share of the anchor, which the released code calls DIoU; `diou`: IoU.
     """
     overlap = bbox_overlaps(anchors, boxes, mode="iof" if metric == "released" else "iou")
-    low = torch.minimum(anchors[:, None, :2], boxes[:, :2])
-    high = torch.maximum(anchors[:, None, 2:], boxes[:, 2:])
-    diagonal = (high - low).square().sum(-1)
-    apart = (_centers(anchors)[:, None] - _centers(boxes)).square().sum(-1)
-    return overlap - apart / diagonal.clamp(min=torch.finfo(torch.float32).eps)
+    return overlap - relative_distances(anchors, boxes)
 
 
 def inside_boxes(anchors: Tensor, boxes: Tensor) -> Tensor:
     """(N,) whether a location lies strictly inside a box: the region `fitnet`."""
-    centers = _centers(anchors)[:, None]
-    return ((centers > boxes[:, :2]) & (centers < boxes[:, 2:])).all(-1).any(1)
+    places = centers(anchors)[:, None]
+    return ((places > boxes[:, :2]) & (places < boxes[:, 2:])).all(-1).any(1)
 
 
 def finegrained(anchors: Tensor, boxes: Tensor) -> Tensor:
@@ -98,7 +95,3 @@ def general_instances(student: Forward, teacher: Forward, old: Tensor, scope: st
             mask.view(-1)[places[kept[:GI_TOP]]] = True
         begin += size
     return mask
-
-
-def _centers(boxes: Tensor) -> Tensor:
-    return (boxes[:, :2] + boxes[:, 2:]) / 2
