@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -155,7 +156,9 @@ def importances(found: Findings) -> tuple[go.Figure | None, str]:
     figure = go.Figure()
     for index, objective in enumerate(found.spec.aim.objectives):
         sign = -1 if objective.direction == "max" else 1  # with a target, what is low is explained
-        ranked = optuna.importance.get_param_importances(study, target=partial(_value, index, sign))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="PedAnovaImportanceEvaluator computes")  # of low values, it says
+            ranked = optuna.importance.get_param_importances(study, target=partial(_value, index, sign))
         figure.add_bar(x=list(ranked.values()), y=list(ranked), orientation="h", name=objective.name)
     figure.update_yaxes(autorange="reversed")
     return figure.update_layout(title=f"Importance of parameters, {told}"), told

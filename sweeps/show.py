@@ -31,15 +31,21 @@ def show_sweep(uri: str, name: str) -> None:
     found = searched(uri, name)
     aims = {key: key.removeprefix(OBJECTIVE) for trial in found for key in trial.ap if key.startswith(OBJECTIVE)}
     columns = AP_COLUMNS | {key: text.replace("_", "_\n") for key, text in aims.items() if text not in AP_COLUMNS}
-    varied = _varied(found)
     table = _table(f"{name}: {len(found)} trials, AP in COCO points")
+    several = len({trial.method for trial in found}) > 1
+    varied = _varied(found)
     names = [key.removeprefix(f"{found[0].method}/").replace("/", "/\n").replace("_", "_\n") for key in varied]
-    for column in ("trial", *columns.values(), "state", "time", *names):
-        table.add_column(column, justify="left" if column == "state" else "right", no_wrap=True)
+    for column in ("trial", *columns.values(), "state", "time", *([METHOD] if several else names)):
+        table.add_column(column, justify="left" if column in ("state", METHOD) else "right", no_wrap=True)
+    if several:  # each has parameters of its own: a column for each would be wider than any terminal
+        table.add_column("parameters", justify="left")
     for trial in ranked(found):
         values = [_value(key, trial.ap.get(key)) for key in columns]
-        params = [_short(trial.params.get(key, trial.method if key == METHOD else "-")) for key in varied]
-        table.add_row(str(trial.number), *values, _state(trial), duration(trial.hours * 3600), *params)
+        given = {key: _short(trial.params[key]) if key in trial.params else "-" for key in varied}
+        table.add_row(
+            str(trial.number), *values, _state(trial), duration(trial.hours * 3600),
+            *([trial.method, _told(trial, given)] if several else given.values()),
+        )  # fmt: skip
     Console().print(table)
 
 
@@ -47,8 +53,12 @@ def _varied(found: Sequence[Trial]) -> list[str]:
     """What differs between trials; a parameter of one method alone differs if it does among that method's trials."""
     keys = dict.fromkeys(key for trial in found for key in trial.params if key != "config_id")
     given = {key: {trial.params[key] for trial in found if key in trial.params} for key in keys}
-    methods = [METHOD] if len({trial.method for trial in found}) > 1 else []
-    return [*methods, *(key for key, values in given.items() if len(values) > 1)]
+    return [key for key, values in given.items() if len(values) > 1]
+
+
+def _told(trial: Trial, given: Mapping[str, str]) -> str:
+    """`lr_scale 1.5, lambda_cls 0.06`: the parameters that the trial has."""
+    return ", ".join(f"{key.rpartition('/')[2]} {given[key]}" for key in given if key in trial.params)
 
 
 def ranked(found: Sequence[Trial]) -> list[Trial]:
