@@ -18,6 +18,15 @@ class OptimParams:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class YOLOOptimParams:
+    """SGD at the scale of COCO, as in repository zhjpqq/ILYOLOX."""
+
+    lr_scale: Annotated[float, LogUniform(0.05, 2.0), "factor on the recipe's rate, after the rule for the batch"] = 1.0
+    weight_decay: Annotated[float, LogUniform(1e-5, 1e-3), "released: 1e-4"] = 1e-4
+    warmup_iters: Annotated[int, IntUniform(0, 1500), "linear warm-up; released: 1500"] = 1500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TinyOptimParams:
     """AdamW at the scale of the digit scenes."""
 

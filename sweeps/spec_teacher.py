@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sweeps.spec_file import JOINT, Teacher, choices
-from trainables.catalog import DETECTORS, head_config
+from trainables.catalog import DETECTORS, head_config, strides
 from trainables.scenarios import Scenario
 
 COMPRESSING = "ld"
@@ -66,4 +66,4 @@ def _problems_of_one(where: str, teacher: Teacher, student: str | None, check_fi
 
 def _shape(detector: str) -> tuple[Any, ...]:
     head = head_config(detector)
-    return (*head["anchor_generator"]["strides"], *(head[key] for key in SAME))
+    return (*strides(head), *(head.get(key) for key in SAME))

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from search_spaces import erd, finetune, ld, lwf, optim, pseudo_label, replay, sid
+from search_spaces import erd, finetune, ilyolox, ld, lwf, optim, pseudo_label, replay, sid
 from search_spaces.params import merged, params_of
-from trainables.recipes import GFL_1X, TINY, Recipe
+from trainables.recipes import GFL_1X, TINY, YOLOY, YOLOY_TINY, Recipe
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Method:
 
     Attributes:
         target: builds its distiller; None where there is nothing to distil.
-        parts: what else it does: `replay`, `pseudo_label`.
+        parts: what else it does: `replay`, `pseudo_label`, `teacher_boxes` (pseudo-labels of its own).
     """
 
     params: type
@@ -45,16 +45,25 @@ class Detector:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-_GFL = ("gfl", "gflv2")
+_GFL, _YOLOX = ("gfl", "gflv2"), ("yolox",)
+_ANY = (*_GFL, *_YOLOX)
 _ALONE = {
-    "finetune": Method(finetune.FinetuneParams, finetune.PRESETS, "default", None, _GFL),
+    "finetune": Method(finetune.FinetuneParams, finetune.PRESETS, "default", None, _ANY),
     "erd": Method(erd.ERDParams, erd.PRESETS, "fixed", "trainables.distillation.erd:ERD", _GFL),
     "ld": Method(ld.LDParams, ld.PRESETS, "vlr", "trainables.distillation.ld:LD", _GFL),
-    "lwf": Method(lwf.LwFParams, lwf.PRESETS, "published", "trainables.distillation.lwf:LwF", _GFL),
-    "sid": Method(sid.SIDParams, sid.PRESETS, "published", "trainables.distillation.sid:SID", _GFL),
+    "lwf": Method(lwf.LwFParams, lwf.PRESETS, "published", "trainables.distillation.lwf:LwF", _ANY),
+    "sid": Method(sid.SIDParams, sid.PRESETS, "published", "trainables.distillation.sid:SID", _ANY),
+    "ilyolox": Method(
+        ilyolox.ILYOLOXParams, ilyolox.PRESETS, "paper", "trainables.distillation.ckd:CKD", _YOLOX, ("teacher_boxes",)
+    ),
 }
 _PARTS = {"replay": replay.ReplayParams, "pseudo_label": pseudo_label.PseudoLabelParams}
-_WITH_PARTS = ("", "erd", "ld", "lwf", "sid")
+_DISTILLERS = ("", "erd", "ld", "lwf", "sid")
+_COMBINED = {
+    ("replay",): (*_DISTILLERS, "ilyolox"),
+    ("pseudo_label",): _DISTILLERS,
+    ("replay", "pseudo_label"): _DISTILLERS,
+}
 
 
 def _combined(parts: tuple[str, ...], distiller: str) -> Method:
@@ -62,17 +71,17 @@ def _combined(parts: tuple[str, ...], distiller: str) -> Method:
     name, classes = "-".join(filter(None, (*parts, distiller))), [_PARTS[part] for part in parts]
     if alone is None:
         cls = merged(name, classes)
-        return Method(cls, {"published": cls()}, "published", None, _GFL, parts)
+        return Method(cls, {"published": cls()}, "published", None, _ANY, parts)
     scoped = "loss_scope" in params_of(alone.params)  # else the distiller leaves old classes to itself
     cls = merged(name, [*classes, alone.params], without=() if scoped else ("loss_scope",))
     presets = {preset: cls(**asdict(values)) for preset, values in alone.presets.items()}
-    return replace(alone, params=cls, presets=presets, parts=parts)
+    return replace(alone, params=cls, presets=presets, parts=(*parts, *alone.parts))
 
 
 METHODS = _ALONE | {
     "-".join(filter(None, (*parts, distiller))): _combined(parts, distiller)
-    for parts in (("replay",), ("pseudo_label",), ("replay", "pseudo_label"))
-    for distiller in _WITH_PARTS
+    for parts, distillers in _COMBINED.items()
+    for distiller in distillers
 }
 """By name; `replay-sid` is SID with a buffer."""
 
@@ -89,6 +98,15 @@ DETECTORS = {
     **{
         f"gflv2_r{n}": Detector("gflv2", _RESNET, GFL_1X, optim.OptimParams, {"depth": n, **_V2})
         for n in (18, 34, 50, 101)
+    },
+    "yoloy_tiny": Detector("yolox", "trainables.detectors.yolox:yoloy_tiny", YOLOY_TINY, optim.TinyOptimParams),
+    **{
+        f"yoloy_r{n}": Detector("yolox", "trainables.detectors.yolox:yoloy", YOLOY, optim.YOLOOptimParams, {"depth": n})
+        for n in (18, 50)
+    },
+    **{
+        name: Detector("yolox", "trainables.detectors.yolox:yolox", YOLOY, optim.YOLOOptimParams, {"widen": widen})
+        for name, widen in (("yolox_s", 0.5), ("yolox_tiny", 0.375))
     },
     "gfl_r101_dcn": Detector("gfl", _RESNET, GFL_1X, optim.OptimParams, {"depth": 101, "dcn": True}),
 }
@@ -107,6 +125,11 @@ def head_config(detector: str, num_classes: int = 1) -> dict[str, Any]:
     entry = DETECTORS[detector]
     head: dict[str, Any] = load(entry.target)(num_classes, entry.recipe, **entry.options)["bbox_head"]
     return head
+
+
+def strides(head: Mapping[str, Any]) -> tuple[int, ...]:
+    """Of the levels of a `bbox_head` config, in px."""
+    return tuple(head["strides"] if "strides" in head else head["anchor_generator"]["strides"])
 
 
 def load(target: str) -> Any:

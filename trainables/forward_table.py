@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.detectors.forward import Forward, Samples, rounded
+from trainables.detectors.forward import LOGITS, CodedForward, Forward, Samples, rounded
 from trainables.detectors.target_table import Rows, grid_rows, row_keys
 from trainables.tables import TableWriter, opened
 
@@ -27,7 +28,7 @@ def write_forwards(
             levels = {
                 f"{name}-{level}": value for name in features for level, value in enumerate(output.features[name])
             }
-            said = {"cls_logits": output.cls_logits, "box_logits": output.box_logits, **levels}
+            said = output.logits | levels
             rows = {name: value.numpy(force=True).astype(dtype) for name, value in said.items()}
             table.append(**row_keys(samples), **rows)
             if number == 0:
@@ -54,12 +55,13 @@ class ForwardTable:
         def said(name: str) -> Tensor:
             return torch.from_numpy(self._arrays[name][rows]).float().to(self._device)
 
-        return Forward(
-            said("cls_logits"),
-            said("box_logits"),
-            self._centers.to(self._device),
-            self._strides.to(self._device),
-            self._levels,
-            {name: [said(level) for level in levels] for name, levels in self._features.items()},
-            float(self._arrays["anchor_side"][0]),
+        logits: dict[str, Any] = {name: said(name) for name in LOGITS if name in self._arrays}
+        kind = CodedForward if "obj_logits" in logits else Forward
+        return kind(
+            **logits,
+            centers=self._centers.to(self._device),
+            strides=self._strides.to(self._device),
+            level_sizes=self._levels,
+            features={name: [said(level) for level in levels] for name, levels in self._features.items()},
+            anchor_side=float(self._arrays["anchor_side"][0]),
         )

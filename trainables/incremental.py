@@ -11,10 +11,8 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
-from trainables.detectors import gfl_losses
-from trainables.detectors.forward import Batch, Distiller, Forward, Samples, Targets, rounded
-from trainables.detectors.gfl_losses import Assigner
-from trainables.distillation.pseudo_label import PseudoLabels, n_pseudo
+from trainables.detectors.families import family_of
+from trainables.detectors.forward import Batch, Completes, Distiller, Forward, Samples, Targets, n_pseudo, rounded
 from trainables.errors import TrainingError
 
 
@@ -47,14 +45,14 @@ class IncrementalDetector(BaseModel):
         scope: str = "full",
         teacher: BaseDetector | None = None,
         distiller: Distiller | None = None,
-        pseudo_labels: PseudoLabels | None = None,
+        pseudo_labels: Completes | None = None,
         gt_options: dict[str, Any] | None = None,
-        targets: Assigner | None = None,
+        targets: Callable[[Forward, Samples], Targets] | None = None,
         responses: Callable[[Samples], Any] | None = None,
         response_dtype: str = "float32",
     ) -> None:
         super().__init__(data_preprocessor=student.data_preprocessor)
-        self.student = student
+        self.student, self.family = student, family_of(student)
         self.register_buffer("labelled", labelled, persistent=False)
         self.register_buffer("old", old, persistent=False)
         self.scope, self.distiller, self.pseudo_labels = scope, distiller, pseudo_labels
@@ -74,10 +72,11 @@ class IncrementalDetector(BaseModel):
         """Named losses for `mode='loss'`; anything else is the student's own answer."""
         if mode != "loss":
             return self.student(inputs, data_samples, mode)
-        student, teacher = gfl_losses.forward(self.student, inputs), self._told(inputs, data_samples)
+        student, teacher = self.family.forward(self.student, inputs), self._told(inputs, data_samples)
         with torch.autocast(inputs.device.type, enabled=False):
             batch, counts = self._ground_truth(student, teacher, data_samples)
-            losses = gfl_losses.losses(student, batch.targets, self.trained(data_samples), **self.gt_options) | counts
+            trained = self.trained(data_samples)
+            losses = self.family.losses(student, batch.targets, trained, **self.gt_options) | counts
             if self.distiller is not None and len(self.old):
                 losses |= self.distiller(student, teacher, self.old, batch)
         return losses
@@ -97,11 +96,12 @@ class IncrementalDetector(BaseModel):
         if self.pseudo_labels is None:
             return Batch(samples, self.targets(student, samples)), {}
         completed = self.pseudo_labels(teacher, samples)
-        targets = self.pseudo_labels.weighed(self.targets(student, completed), self._labelled_by(samples))
+        targets = self.targets(student, completed)
+        targets = self.pseudo_labels.weighed(targets, completed, self._labelled_by(samples))
         return Batch(completed, targets), {"n_pseudo": torch.as_tensor(n_pseudo(samples, completed))}
 
     def _assigned(self, student: Forward, samples: Samples) -> Targets:
-        return gfl_losses.assign(self.student.bbox_head, samples, student.centers.device)
+        return self.family.assign(self.student.bbox_head, student, samples)
 
     def _told(self, inputs: Tensor, samples: Samples) -> Any:
         """What the teacher says of the batch."""
@@ -110,7 +110,7 @@ class IncrementalDetector(BaseModel):
         if self.teacher is None:
             return None
         with torch.no_grad():
-            return rounded(gfl_losses.forward(self.teacher, inputs), self.response_dtype)
+            return rounded(self.family.forward(self.teacher, inputs), self.response_dtype)
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """Losses by name after one optimizer step.

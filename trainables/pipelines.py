@@ -10,9 +10,14 @@ META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", 
 
 
 def train_pipeline(recipe: Recipe) -> list[dict[str, Any]]:
-    """Load, resize in ratio, flip."""
-    load: list[dict[str, Any]] = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations", "with_bbox": True}]
-    steps = load + _resize(recipe)
+    """Load, resize in ratio, change colours, flip."""
+    steps: list[dict[str, Any]] = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations", "with_bbox": True}]
+    if recipe.train_scales:
+        steps.append({"type": "RandomChoiceResize", "scales": list(recipe.train_scales), "keep_ratio": True})
+    else:
+        steps += _resize(recipe)
+    if recipe.photometric:
+        steps.append({"type": "PhotoMetricDistortion"})
     if recipe.flip:
         steps.append({"type": "RandomFlip", "prob": recipe.flip})
     return [*steps, {"type": "PackDetInputs", "meta_keys": META}]

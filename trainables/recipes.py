@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,7 +10,8 @@ class Recipe:
     """Numbers of training and testing.
 
     `milestones` are fractions of the step's epochs (step schedule); `final_ratio` ends a cosine schedule. `scale` is
-    (width, height) in px, kept in ratio; None leaves images as they are. `mean`, `std` are RGB, 0 to 255.
+    (width, height) in px, kept in ratio; None leaves images as they are. `train_scales`, where there are any, are drawn
+    from in its place while training, and `photometric` changes colours there. `mean`, `std` are RGB, 0 to 255.
     """
 
     optimizer: str
@@ -26,6 +27,8 @@ class Recipe:
     momentum: float = 0.9
     clip_norm: float | None = None
     scale: tuple[int, int] | None = None
+    train_scales: tuple[tuple[int, int], ...] = ()
+    photometric: bool = False
     flip: float = 0.0
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
@@ -76,3 +79,24 @@ TINY = Recipe(
     mean=(127.5, 127.5, 127.5),
     std=(64.0, 64.0, 64.0),
 )
+
+YOLOY = Recipe(
+    optimizer="SGD",
+    base_lr=0.02,
+    batch_ref=64,
+    batch_size=16,
+    base_epochs=12,
+    epochs=12,
+    schedule="step",
+    warmup_ratio=0.001,
+    milestones=(8 / 12, 11 / 12),
+    scale=(640, 640),
+    train_scales=tuple((side, side) for side in range(416, 641, 32)),
+    photometric=True,
+    flip=0.5,
+    score_thr=0.01,
+    nms_iou=0.65,
+)
+"""Of repository zhjpqq/ILYOLOX."""
+
+YOLOY_TINY = replace(TINY, score_thr=0.01, nms_iou=0.65)

@@ -28,7 +28,7 @@ from trainables.datasets.detection import DetectionDataset
 from trainables.datasets.image_table import ImageTable, StepDataset, TableDataset, stacked, write_images
 from trainables.datasets.replay import Kept, ReplayDataset, buffer_at
 from trainables.datasets.splits import Split
-from trainables.detectors import gfl_losses
+from trainables.detectors.families import family_of
 from trainables.detectors.forward import Forward, Samples
 from trainables.detectors.target_table import TargetTable, write_targets
 from trainables.engine import autocast
@@ -101,7 +101,9 @@ def _step_data(
 def scored_data(config: TrialConfig, runtime: Runtime, step: int) -> tuple[StepDataset, steps.Coco]:
     """What `step` is scored on, and its annotations."""
     split = runtime.scored
-    return _scored_data(split, config.scenario.seen(step), config.recipe, image_table(split, config.recipe, runtime))
+    return _scored_data(
+        split, config.scenario.seen(step), config.recipe, image_table(split, config.recipe, runtime, training=False)
+    )
 
 
 @lru_cache(maxsize=8)
@@ -131,9 +133,9 @@ def _scored_data(
     return TableDataset(truth, split.images, seen, recipe, table, test_mode=True), truth
 
 
-def image_folder(split: Split, recipe: Recipe, runtime: Runtime) -> Path | None:
+def image_folder(split: Split, recipe: Recipe, runtime: Runtime, training: bool = True) -> Path | None:
     """The table of a split's images; None where none is kept."""
-    if not image_plan(split, recipe, runtime).kept:
+    if not image_plan(split, recipe, runtime, training).kept:
         return None
     identity = {
         "version": TABLE_VERSION,
@@ -147,9 +149,9 @@ def image_folder(split: Split, recipe: Recipe, runtime: Runtime) -> Path | None:
     return Store(runtime.store).get("images", identity, _timed(build, len(split.coco["images"])))
 
 
-def image_table(split: Split, recipe: Recipe, runtime: Runtime) -> ImageTable | None:
+def image_table(split: Split, recipe: Recipe, runtime: Runtime, training: bool = True) -> ImageTable | None:
     """The images in that table, open; None where there is none."""
-    folder = image_folder(split, recipe, runtime)
+    folder = image_folder(split, recipe, runtime, training)
     return _opened(folder, folder.stat().st_ino) if folder else None
 
 
@@ -272,7 +274,7 @@ class StepTables:
             # A batch of another size may be computed in another order, which changes the last bits.
             padded = F.pad(images, (0, 0, 0, 0, 0, 0, 0, full - len(images)))
             with autocast(self._config.device):
-                output = gfl_losses.forward(teacher, padded)
+                output = family_of(teacher).forward(teacher, padded)
             yield samples, output.first(len(samples))
 
 

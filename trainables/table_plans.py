@@ -13,7 +13,7 @@ from typing import Any
 
 from search_spaces.distributions import Scalar
 from search_spaces.params import covers, floor
-from trainables.catalog import METHODS, head_config
+from trainables.catalog import DETECTORS, METHODS, head_config, strides
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import steps
 from trainables.datasets.splits import Split
@@ -22,6 +22,7 @@ from trainables.recipes import Recipe
 TABLE_VERSION = 1
 """Counts the changes of this code that change what tables hold."""
 
+ASSIGNED_BY_PREDICTION = ("yolox",)  # families of heads
 POSITIVES_PER_OBJECT = 12  # a guess for sizes alone: ATSS takes 9 candidates a level and keeps some
 
 
@@ -38,14 +39,24 @@ class TablePlan:
         return self.reason is None
 
 
-def image_plan(split: Split, recipe: Recipe, runtime: Runtime) -> TablePlan:
-    """The decoded, resized images of a split, as bytes."""
+def image_plan(split: Split, recipe: Recipe, runtime: Runtime, training: bool = True) -> TablePlan:
+    """The decoded, resized images of a split, as bytes.
+
+    Args:
+        training: whether they are learnt from, and not scored on.
+    """
+    if training and (reason := _augmented(recipe)):
+        return TablePlan(0, reason)
     sizes = _sizes(split.coco["images"], recipe)
     return _within(runtime, 3 * sum(height * width * count for (height, width), count in sizes.items()))
 
 
 def target_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan:
     """What each location of a step's training images should say."""
+    if DETECTORS[config.detector].head in ASSIGNED_BY_PREDICTION:
+        return TablePlan(0, "the assigner looks at what the student predicts")
+    if reason := _augmented(config.recipe):
+        return TablePlan(0, reason)
     if step and (parts := METHODS[config.method].parts):
         return TablePlan(0, f"with {' and '.join(parts)} each trial has targets of its own")
     coco = steps.training_set(runtime.splits.train.coco, config.scenario.steps[step])
@@ -55,9 +66,12 @@ def target_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan:
 
 def response_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan:
     """What the teacher of a step says about its training images, where any trial may listen."""
-    parts, taught_by = METHODS[config.method].parts, config.taught_by(step)
-    if parts or not taught_by:
-        return TablePlan(0, f"with {' and '.join(parts)} each trial asks about images of its own, or for boxes")
+    taught_by = config.taught_by(step)
+    assert taught_by is not None, f"{config.method} has a teacher"
+    if "replay" in METHODS[config.method].parts:
+        return TablePlan(0, "with replay each trial asks about images of its own")
+    if reason := _augmented(config.recipe):
+        return TablePlan(0, reason)
     teacher, last = taught_by
     coco = steps.training_set(runtime.splits.train.coco, config.scenario.steps[step])
     try:
@@ -68,14 +82,17 @@ def response_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan
     locations = sum(count * sum(_levels(config, height, width)) for (height, width), count in sizes.items())
     rows = math.ceil(locations * _flips(config.recipe) * share)
     number = 2 if config.response_dtype == "float16" else 4
-    channels += len(teacher.scenario.seen(last)) + 4 * (head_config(config.detector)["reg_max"] + 1)
+    head = head_config(config.detector)
+    channels += len(teacher.scenario.seen(last)) + (4 * (head["reg_max"] + 1) if "reg_max" in head else 5)
     num_bytes = rows * (number * channels + 14)
     return _of_one_size(coco["images"], config.recipe, num_bytes) or _within(runtime, num_bytes)
 
 
 def heard_features(config: TrialConfig) -> tuple[str, ...] | None:
     """The teacher's features that the method listens to everywhere; None where it listens here and there alone."""
-    features: tuple[str, ...] | None = getattr(METHODS[config.method].params(**config.params), "features", None)
+    method = METHODS[config.method]
+    everywhere = () if "pseudo_label" in method.parts else None
+    features: tuple[str, ...] | None = getattr(method.params(**config.params), "features", everywhere)
     return features
 
 
@@ -141,8 +158,15 @@ def resized(height: int, width: int, scale: tuple[int, int] | None) -> tuple[int
 def _levels(config: TrialConfig, height: int, width: int) -> Iterator[int]:
     """The number of locations of each pyramid level."""
     padded = [math.ceil(side / config.recipe.pad_divisor) * config.recipe.pad_divisor for side in (height, width)]
-    for stride in head_config(config.detector)["anchor_generator"]["strides"]:
+    for stride in strides(head_config(config.detector)):
         yield math.prod(math.ceil(side / stride) for side in padded)
+
+
+def _augmented(recipe: Recipe) -> str | None:
+    """Why an image is never seen twice as it was, or None."""
+    return (
+        "the recipe draws sizes or colours anew for each image" if recipe.train_scales or recipe.photometric else None
+    )
 
 
 def _flips(recipe: Recipe) -> int:

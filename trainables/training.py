@@ -18,8 +18,10 @@ from mmdet.models import BaseDetector
 from trainables import engine
 from trainables.catalog import DETECTORS, METHODS, load
 from trainables.config import Runtime, TrialConfig
+from trainables.detectors.forward import Completes
 from trainables.detectors.growth import StateDict, build_detector, frozen, grown, load_weights
 from trainables.distillation.pseudo_label import PseudoLabels
+from trainables.distillation.teacher_boxes import TeacherBoxes
 from trainables.errors import CheckpointError, TrainingError
 from trainables.files import write_json
 from trainables.hooks import AfterEpoch
@@ -156,9 +158,16 @@ def build_model(config: TrialConfig, step: int, previous: Path | None, tables: S
         teacher=None if responses else ask(),
         responses=responses,
         distiller=load(method.target)(params) if method.target else None,
-        pseudo_labels=PseudoLabels(params, old, config.recipe.nms_iou) if "pseudo_label" in method.parts else None,
+        pseudo_labels=_completes(config, params, old),
         gt_options=_gt_options(params),
     )
+
+
+def _completes(config: TrialConfig, params: Any, old: torch.Tensor) -> Completes | None:
+    parts = METHODS[config.method].parts
+    if "teacher_boxes" in parts:
+        return TeacherBoxes(params, old)
+    return PseudoLabels(params, old, config.recipe.nms_iou) if "pseudo_label" in parts else None
 
 
 def _labelled(config: TrialConfig, step: int) -> torch.Tensor:

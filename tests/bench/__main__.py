@@ -10,7 +10,19 @@ import sys
 # One thread for each process, as a trial on one core has; read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-NAMES = ("evaluation", "iteration", "methods", "nms", "responses", "scale", "search", "start", "sweep", "variants")
+NAMES = (
+    "ckd",
+    "evaluation",
+    "iteration",
+    "methods",
+    "nms",
+    "responses",
+    "scale",
+    "search",
+    "start",
+    "sweep",
+    "variants",
+)
 
 
 def main(arguments: list[str]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from search_spaces.erd import PRESETS
 from search_spaces.optim import TinyOptimParams
@@ -34,10 +35,15 @@ def erd_config(splits: Splits, base_epochs: int, epochs: int) -> TrialConfig:
     )
 
 
-def base_step(folder: Path, epochs: int = 2) -> tuple[TrialConfig, Runtime, StepResult]:
-    """A configuration, where it runs, and its base step, trained for `epochs`: the teacher of the second step."""
+def base_step(folder: Path, epochs: int = 2, **changes: Any) -> tuple[TrialConfig, Runtime, StepResult]:
+    """A configuration, where it runs, and its base step, trained for `epochs`: the teacher of the second step.
+
+    Args:
+        changes: of the configuration.
+    """
     splits = scenes(folder)
-    config, runtime = erd_config(splits, epochs, 1), Runtime(splits=splits, store=folder / "store")
+    config = replace(erd_config(splits, epochs, 1), **changes)
+    runtime = Runtime(splits=splits, store=folder / "store")
     prepare_process(threads=1)
     print(f"training a base step of {epochs} epochs ...", flush=True)
     return config, runtime, run_step(config, runtime, 0, None)

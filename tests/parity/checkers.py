@@ -15,6 +15,7 @@ CHECKERS = {  # how a file's name begins: the module whose `check` is its Checke
     "cl_metrics": "tests.parity.cl_metrics",
     "coco_ap": "tests.parity.coco_ap",
     "erd": "tests.parity.erd",
+    "ilyolox": "tests.parity.ilyolox",
     "ld": "tests.parity.ld",
     "nanodet_steps": "tests.parity.nanodet_steps",
 }

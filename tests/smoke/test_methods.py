@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,10 @@ import pytest
 
 from search_spaces.optim import TinyOptimParams
 from tests.smoke.test_trial import bits, runtime
-from trainables.catalog import METHODS
+from trainables.catalog import METHODS, misfit
 from trainables.config import TrialConfig
 from trainables.datasets import DataConfig, Splits, prepare
-from trainables.scenarios import custom_scenario
+from trainables.scenarios import custom_scenario, named_scenario
 from trainables.trial import run_trial
 
 pytestmark = pytest.mark.smoke
@@ -23,6 +23,7 @@ LOSSES = {
     "ld": {"loss_ld", "loss_ld_vlr", "loss_kd"},
     "lwf": {"loss_lwf"},
     "sid": {"loss_sid_cls", "loss_sid_feat"},
+    "ilyolox": {"loss_obj", "loss_cd_soft", "loss_ld_iou", "n_pseudo"},
     "replay": set(),
     "pseudo_label": {"n_pseudo"},
     "replay-sid": {"loss_sid_cls", "loss_sid_feat"},
@@ -38,8 +39,9 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
 
 def config_of(splits: Splits, method: str, **changes: Any) -> TrialConfig:
     params = asdict(METHODS[method].presets[METHODS[method].default_preset]) | changes
+    detector = "gfl_r18_tiny" if misfit(method, "gfl_r18_tiny") is None else "yoloy_tiny"
     return TrialConfig(
-        scenario=CHAIN, data=splits.train.digest, detector="gfl_r18_tiny", method=method, params=params,
+        scenario=CHAIN, data=splits.train.digest, detector=detector, method=method, params=params,
         optim=asdict(TinyOptimParams()), base_epochs=1, epochs=1, batch_size=8,
     )  # fmt: skip
 
@@ -54,7 +56,7 @@ def test_a_chain_learns_with_tables_and_without_to_the_same_bits(splits: Splits,
         assert LOSSES[method] <= event["facts"].keys()
         assert ("replay_bytes" in event["facts"]) == ("replay" in method)
     tables = (tmp_path / "with" / "responses").exists()
-    assert tables == (method in ("ld", "lwf", "sid"))
+    assert tables == (method in ("ld", "lwf", "sid", "ilyolox") or method.startswith("pseudo_label"))
     without = run_trial(config, runtime(splits, tmp_path / "without", table_budget_gb=0.0), lambda event: None)
     assert bits(without) == bits(results)
 
@@ -63,6 +65,38 @@ def test_methods_that_need_the_same_share_a_table(splits: Splits, tmp_path: Path
     for method in ("lwf", "ld", "sid"):
         run_trial(config_of(splits, method), runtime(splits, tmp_path), lambda event: None)
     assert len(list((tmp_path / "responses").iterdir())) == 2  # logits alone, and with the towers
+
+
+@pytest.mark.parametrize("method", ["finetune", "replay", "pseudo_label", "lwf", "sid", "replay-ilyolox"])
+def test_methods_of_any_detector_run_on_yolox_too(splits: Splits, tmp_path: Path, method: str) -> None:
+    events: list[dict[str, Any]] = []
+    config = replace(config_of(splits, method), detector="yoloy_tiny")
+    run_trial(config, runtime(splits, tmp_path), events.append)
+    assert "loss_obj" in events[-1]["facts"]
+    assert len(events[-1]["classes"]) == 10
+
+
+def test_five_steps_go_on_where_they_were(splits: Splits, tmp_path: Path) -> None:
+    config = replace(config_of(splits, "ilyolox"), scenario=named_scenario("digits/2+2+2+2+2"))
+    events: list[dict[str, Any]] = []
+
+    class DiedError(Exception):
+        pass
+
+    def until_the_third(event: dict[str, Any]) -> None:
+        if event["step"] == 3:
+            raise DiedError
+
+    with pytest.raises(DiedError):
+        run_trial(config, runtime(splits, tmp_path / "one"), until_the_third)
+    found = run_trial(config, runtime(splits, tmp_path / "one"), events.append)
+    assert bits(found) == bits(run_trial(config, runtime(splits, tmp_path / "other"), lambda event: None))
+    assert [event["step"] for event in events] == [0, 1, 2, 3, 4]
+    for step, event in enumerate(events):
+        assert len(event["classes"]) == 2 * (step + 1)
+        assert len(event["ap_matrix"]["ap"]) == step + 1
+        assert {f"ap_step_{number}" for number in range(1, step + 2)} <= event["metrics"].keys()
+        assert {"time_train_s", "lr_effective", "peak_memory_mb"} <= event["facts"].keys()
 
 
 def test_without_a_buffer_replay_is_fine_tuning_to_the_bit(splits: Splits, tmp_path: Path) -> None:

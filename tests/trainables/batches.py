@@ -9,9 +9,9 @@ from mmdet.utils import register_all_modules
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from trainables.detectors.forward import Forward
+from trainables.catalog import DETECTORS
+from trainables.detectors.forward import CodedForward, Forward
 from trainables.detectors.growth import build_detector
-from trainables.recipes import TINY
 
 SIDE = 64  # px of an image
 STRIDES = (8, 16, 32)
@@ -22,10 +22,10 @@ Boxes = list[tuple[float, float, float, float]]
 register_all_modules()
 
 
-def tiny(num_classes: int, seed: int = 0) -> BaseDetector:
-    """The detector of the digit scenes."""
+def tiny(num_classes: int, seed: int = 0, detector: str = "gfl_r18_tiny") -> BaseDetector:
+    """A detector of the digit scenes."""
     torch.manual_seed(seed)
-    return build_detector("gfl_r18_tiny", num_classes, TINY)
+    return build_detector(detector, num_classes, DETECTORS[detector].recipe)
 
 
 def images(count: int, seed: int = 0) -> Tensor:
@@ -56,6 +56,22 @@ def forward_pass(num_images: int, num_classes: int, seed: int = 0) -> Forward:
         sizes,
         {name: _features(num_images, drawn) for name in ("cls_tower", "reg_tower", "fpn")},
         anchor_side=4.0,
+    )
+
+
+def coded_pass(num_images: int, num_classes: int, seed: int = 0) -> CodedForward:
+    """What a detector of YOLOX's kind might say, drawn at random; its boxes are near their locations."""
+    drawn = torch.Generator().manual_seed(seed)
+    output = forward_pass(num_images, num_classes, seed)
+    numbers = len(output.centers)
+    return CodedForward(
+        torch.randn(num_images, numbers, num_classes, generator=drawn) * 1.5 - 1,
+        torch.randn(num_images, numbers, 4, generator=drawn) * 0.3 + 0.5,
+        output.centers,
+        output.strides,
+        output.level_sizes,
+        output.features,
+        obj_logits=torch.randn(num_images, numbers, generator=drawn) * 1.5 + 1,
     )
 
 

@@ -15,7 +15,7 @@ DISTILLERS = ("erd", "ld", "lwf", "sid")
 def test_replay_and_pseudo_labels_go_with_each_distiller_and_with_each_other() -> None:
     parts = ("replay", "pseudo_label", "replay-pseudo_label")
     combined = {f"{part}-{distiller}" for part in parts for distiller in DISTILLERS}
-    assert set(METHODS) == {"finetune", *DISTILLERS, *parts, *combined}
+    assert set(METHODS) == {"finetune", *DISTILLERS, *parts, *combined, "ilyolox", "replay-ilyolox"}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -33,7 +33,7 @@ def test_a_combination_has_the_parameters_and_defaults_of_its_parts(name: str) -
 @pytest.mark.parametrize("name", [name for name in METHODS if "-" in name])
 def test_beside_a_distiller_that_leaves_old_classes_to_itself_there_is_no_scope_to_choose(name: str) -> None:
     has = "loss_scope" in params_of(METHODS[name].params)
-    assert has == (name.rpartition("-")[2] not in ("erd", "ld"))
+    assert has == (name.rpartition("-")[2] not in ("erd", "ld", "ilyolox"))
 
 
 @pytest.mark.parametrize("name", DISTILLERS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from mmengine.optim import OptimWrapper
 
 from search_spaces.optim import TinyOptimParams
 from tests.trainables.batches import SIDE, sample, tiny
-from trainables.catalog import METHODS
+from trainables.catalog import DETECTORS, METHODS, misfit
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import DataConfig, Splits, prepare
+from trainables.detectors.growth import CLASSIFIERS
 from trainables.incremental import IncrementalDetector
 from trainables.scenarios import named_scenario
 from trainables.step_tables import StepTables
@@ -25,6 +26,9 @@ from trainables.training import build_model
 TWO = sample([(3.0, 5.0, 30.0, 33.0), (20.0, 28.0, 61.0, 60.0)], [5, 7])
 NONE = sample([], [])
 BATCHES = {"one": (TWO,), "no ground truth": (NONE,), "mixed": (TWO, NONE, TWO)}
+ON_GFL = [(name, "gfl_r18_tiny") for name in METHODS if not misfit(name, "gfl_r18_tiny")]
+ON_YOLOY = [(name, "yoloy_tiny") for name in METHODS if "-" not in name and not misfit(name, "yoloy_tiny")]
+PAIRS = [*ON_GFL, *ON_YOLOY, ("replay-ilyolox", "yoloy_tiny"), ("replay-pseudo_label-sid", "yoloy_tiny")]
 WEIGHTS = {"lambda_cls", "lambda_box", "w_ld", "w_vlr", "w_kd", "w_kd_vlr", "w_out", "w_cls", "w_feat"}
 
 
@@ -34,34 +38,41 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of a base step that responds, so that there is something to keep."""
-    weights = tiny(5).state_dict()
-    for name in ("bbox_head.gfl_cls.weight", "bbox_head.gfl_reg.weight"):
-        weights[name] = weights[name] * 20
-    path = tmp_path_factory.mktemp("base") / "weights.pt"
-    torch.save(weights, path)
-    return path
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Of each detector the weights of a base step that responds, so that there is something to keep."""
+    folder = tmp_path_factory.mktemp("base")
+    paths = {detector: folder / f"{detector}.pt" for detector in ("gfl_r18_tiny", "yoloy_tiny")}
+    for detector, path in paths.items():
+        weights = tiny(5, detector=detector).state_dict()
+        for prefix in CLASSIFIERS[DETECTORS[detector].head]:
+            weights[f"{prefix}.weight"] = weights[f"{prefix}.weight"] * 20
+            weights[f"{prefix}.bias"] = weights[f"{prefix}.bias"] + 4
+        for name in (name for name in weights if "conv_obj" in name and name.endswith("bias")):
+            weights[name] = weights[name] + 8
+        torch.save(weights, path)
+    return paths
 
 
-def config_of(splits: Splits, method: str, **changes: Any) -> TrialConfig:
+def config_of(splits: Splits, method: str, detector: str = "gfl_r18_tiny", **changes: Any) -> TrialConfig:
     params = asdict(METHODS[method].presets[METHODS[method].default_preset])
-    params |= {"score_thr": 0.2} if "score_thr" in params else {}
+    params |= {name: 0.2 for name in ("score_thr", "thr_center", "thr_other") if name in params}
     return TrialConfig(
-        scenario=named_scenario("digits/5+5"), data=splits.train.digest, detector="gfl_r18_tiny", method=method,
+        scenario=named_scenario("digits/5+5"), data=splits.train.digest, detector=detector, method=method,
         params=params | changes, optim=asdict(TinyOptimParams()), base_epochs=1, epochs=1, batch_size=4,
     )  # fmt: skip
 
 
-def model_of(config: TrialConfig, splits: Splits, base: Path, store: Path) -> IncrementalDetector:
+def model_of(config: TrialConfig, splits: Splits, bases: Mapping[str, Path], store: Path) -> IncrementalDetector:
     """The model of the first increment, with a live teacher."""
     with StepTables(config, Runtime(splits=splits, store=store, table_budget_gb=0.0), 1) as tables:
-        return build_model(config, 1, base, tables).train()
+        return build_model(config, 1, bases[config.detector], tables).train()
 
 
-@pytest.fixture(params=METHODS)
-def model(request: pytest.FixtureRequest, splits: Splits, base: Path, tmp_path: Path) -> IncrementalDetector:
-    return model_of(config_of(splits, request.param), splits, base, tmp_path)
+@pytest.fixture(params=PAIRS, ids="-on-".join)
+def model(
+    request: pytest.FixtureRequest, splits: Splits, bases: Mapping[str, Path], tmp_path: Path
+) -> IncrementalDetector:
+    return model_of(config_of(splits, *request.param), splits, bases, tmp_path)
 
 
 def batch_of(*samples: Any) -> dict[str, Any]:
@@ -83,7 +94,8 @@ def tensors(samples: Any) -> Iterator[torch.Tensor]:
 @pytest.mark.parametrize("kind", BATCHES)
 def test_any_batch_has_finite_named_losses_that_reach_all_of_the_student(model: IncrementalDetector, kind: str) -> None:
     losses = losses_of(model, *BATCHES[kind])
-    assert {"loss_cls", "loss_bbox", "loss_dfl"} <= losses.keys()
+    assert {"loss_cls", "loss_bbox"} <= losses.keys()
+    assert losses.get("n_pseudo", 1) > 0
     assert all(value.shape == () and torch.isfinite(value) for value in losses.values())
     sum(value for name, value in losses.items() if name.startswith("loss")).backward()
     gradients = [parameter.grad for parameter in model.student.parameters()]
@@ -106,18 +118,20 @@ def test_a_step_of_training_changes_the_student_alone_and_no_input(model: Increm
     assert not all(torch.equal(after[name], value) for name, value in before.items())
 
 
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.taught])
+@pytest.mark.parametrize(("method", "detector"), [pair for pair in PAIRS if METHODS[pair[0]].taught])
 def test_without_weight_a_method_is_fine_tuning_to_the_bit(
-    method: str, splits: Splits, base: Path, tmp_path: Path
+    method: str, detector: str, splits: Splits, bases: Mapping[str, Path], tmp_path: Path
 ) -> None:
-    params = config_of(splits, method).params
+    params = config_of(splits, method, detector).params
     silent: dict[str, Any] = dict.fromkeys(WEIGHTS & params.keys(), 0.0)
     silent |= {"score_thr": 1.1} if "score_thr" in params else {}
     silent |= {"loss_scope": "full"} if "loss_scope" in params else {}
-    full = "loss_scope" in params or "pseudo_label" in METHODS[method].parts  # with those, all channels have labels
-    plain = config_of(splits, "finetune", loss_scope="full" if full else "new_slice")
-    found = model_of(config_of(splits, method, **silent), splits, base, tmp_path)
-    expected = model_of(plain, splits, base, tmp_path)
+    silent |= {"select": "all_by_one"} if "select" in params and "thr_center" in params else {}
+    parts = {"pseudo_label", "teacher_boxes"} & set(METHODS[method].parts)  # with those, all channels have labels
+    full = "loss_scope" in params or bool(parts)
+    plain = config_of(splits, "finetune", detector, loss_scope="full" if full else "new_slice")
+    found = model_of(config_of(splits, method, detector, **silent), splits, bases, tmp_path)
+    expected = model_of(plain, splits, bases, tmp_path)
     for one in (found, expected):
         wrapper = OptimWrapper(torch.optim.AdamW(one.parameters(), lr=0.01))
         for _ in range(2):

@@ -110,7 +110,7 @@ def test_pseudo_positives_weigh_less_if_asked() -> None:
     pseudo_labels = PseudoLabels(PseudoLabelParams(pseudo_weight=0.25), OLD, TINY.nms_iou)
     samples = pseudo_labels(teacher, [sample([(40.0, 40.0, 60.0, 60.0)], [7])])
     targets = gfl_losses.assign(head, samples, torch.device("cpu"))
-    weighed = pseudo_labels.weighed(targets, torch.arange(8)[None] == 7)
+    weighed = pseudo_labels.weighed(targets, samples, torch.arange(8)[None] == 7)
     of: dict[int, Tensor] = {label: weighed.weights[targets.labels == label] for label in (2, 7, 8)}
     assert (of[2] == 0.25).all()
     assert len(of[2])

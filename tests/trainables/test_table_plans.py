@@ -166,8 +166,18 @@ def test_a_method_that_listens_everywhere_needs_all_that_is_said(
     assert size(method, **changes) == pytest.approx(logits + channels * WIDTH * per_channel, rel=1e-6)
 
 
-@pytest.mark.parametrize("method", ["replay-sid", "pseudo_label-erd", "replay-pseudo_label"])
-def test_beside_replay_and_pseudo_labels_the_teacher_is_asked_live(even: Splits, method: str) -> None:
+def test_pseudo_labels_listen_everywhere(even: Splits) -> None:
+    def plan(method: str) -> int:
+        params = asdict(METHODS[method].presets[METHODS[method].default_preset])
+        found = response_plan(config_of(even, method=method, params=params), runtime_of(even), 1)
+        assert found.kept
+        return found.num_bytes
+
+    assert plan("pseudo_label") == plan("pseudo_label-erd") == plan("lwf")
+
+
+@pytest.mark.parametrize("method", ["replay-sid", "replay-pseudo_label"])
+def test_beside_replay_the_teacher_is_asked_live(even: Splits, method: str) -> None:
     params = asdict(METHODS[method].presets[METHODS[method].default_preset])
     config = config_of(even, method=method, params=params)
     assert "each trial asks about images of its own" in str(response_plan(config, runtime_of(even), 1).reason)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor
+
+LOGITS = ("cls_logits", "box_logits", "joint_logits", "obj_logits")
 
 
 class Grid(Protocol):
@@ -56,22 +58,61 @@ class Forward:
     joint_logits: Tensor | None = None
 
     @property
+    def logits(self) -> dict[str, Tensor]:
+        """By name all that it says beside features."""
+        return {name: value for name in LOGITS if (value := getattr(self, name, None)) is not None}
+
+    @property
     def score_logits(self) -> Tensor:
         """(B, N, C) whose sigmoid is the score that the detector trains and is tested with."""
         return self.cls_logits if self.joint_logits is None else self.joint_logits
 
-    def first(self, count: int) -> Forward:
+    @property
+    def scores(self) -> Tensor:
+        """(B, N, C) with which the detector is tested."""
+        return self.score_logits.sigmoid()
+
+    @property
+    def boxes(self) -> Tensor:
+        """(B, N, 4) x1, y1, x2, y2 in px: the boxes that the distributions mean."""
+        return boxes_around(self.centers, expected_distances(self.box_logits) * self.strides[:, None])
+
+    def first(self, count: int) -> Self:
         """What it says of the first `count` images."""
         features = {name: [level[:count] for level in levels] for name, levels in self.features.items()}
-        names = ("cls_logits", "box_logits", "joint_logits")
-        logits = {name: value[:count] for name in names if (value := getattr(self, name)) is not None}
-        return replace(self, **logits, features=features)
+        changed: dict[str, Any] = {name: value[:count] for name, value in self.logits.items()}
+        return replace(self, **changed, features=features)
 
     @property
     def anchors(self) -> Tensor:
         """(N, 4) the square anchors, x1, y1, x2, y2 in px."""
         half = (self.strides * self.anchor_side / 2)[:, None]
         return torch.cat([self.centers - half, self.centers + half], -1)
+
+
+@dataclass(frozen=True)
+class CodedForward(Forward):
+    """Raw outputs of a detector of YOLOX's kind.
+
+    Attributes:
+        box_logits: (B, N, 4) codes: the box's centre from the location's, in strides, and the logarithm of its width
+            and height in strides.
+        obj_logits: (B, N) objectness before the sigmoid.
+    """
+
+    obj_logits: Tensor = field(kw_only=True)
+
+    @property
+    def scores(self) -> Tensor:
+        """(B, N, C) class probability times objectness."""
+        return self.cls_logits.sigmoid() * self.obj_logits.sigmoid()[..., None]
+
+    @property
+    def boxes(self) -> Tensor:
+        """(B, N, 4) x1, y1, x2, y2 in px."""
+        centers = self.centers + self.box_logits[..., :2] * self.strides[:, None]
+        half = self.box_logits[..., 2:].exp() * self.strides[:, None] / 2
+        return torch.cat([centers - half, centers + half], -1)
 
 
 @dataclass(frozen=True)
@@ -92,10 +133,10 @@ Samples = Sequence[DetDataSample]
 
 @dataclass(frozen=True)
 class Batch:
-    """The ground truth of a batch: its samples, and what each location should say."""
+    """The ground truth of a batch: its samples, and what each location should say, as the detector's family has it."""
 
     samples: Samples
-    targets: Targets
+    targets: Any
 
 
 Distiller = Callable[[Forward, Any, Tensor, Batch], dict[str, Tensor]]
@@ -104,14 +145,37 @@ Distiller = Callable[[Forward, Any, Tensor, Batch], dict[str, Tensor]]
 The teacher is a `Forward` or, for methods that listen to it here and there alone, what is left of one in a table."""
 
 
-def rounded(output: Forward, dtype: str) -> Forward:
+Output = TypeVar("Output", bound=Forward)
+
+
+class Completes(Protocol):
+    """Adds boxes to samples from what the teacher says of them."""
+
+    def __call__(self, teacher: Any, samples: Samples) -> list[DetDataSample]:
+        """The samples with boxes of old classes beside their own; those given stay as they are."""
+
+    def weighed(self, targets: Any, samples: Samples, labelled: Tensor) -> Any:
+        """`targets` with what the added boxes count.
+
+        Args:
+            samples: as completed.
+            labelled: (B, C) whether an image carries real boxes of a class.
+        """
+
+
+def n_pseudo(before: Samples, after: Samples) -> float:
+    """Boxes added per image."""
+    added = sum(len(one.gt_instances) - len(other.gt_instances) for one, other in zip(after, before, strict=True))
+    return added / len(before)
+
+
+def rounded(output: Output, dtype: str) -> Output:
     """A forward pass whose logits have the precision of `dtype`, `float32` or `float16`, in float32."""
     if dtype == "float32":
         return output
     features = {name: [level.half().float() for level in levels] for name, levels in output.features.items()}
-    names = ("cls_logits", "box_logits", "joint_logits")
-    logits = {name: value.half().float() for name in names if (value := getattr(output, name)) is not None}
-    return replace(output, **logits, features=features)
+    changed: dict[str, Any] = {name: value.half().float() for name, value in output.logits.items()}
+    return replace(output, **changed, features=features)
 
 
 def flatten_levels(levels: Sequence[Tensor], channels: int) -> Tensor:
@@ -127,11 +191,6 @@ def expected_distances(box_logits: Tensor) -> Tensor:
     bins = box_logits.shape[-1] // 4
     probabilities = box_logits.reshape(*box_logits.shape[:-1], 4, bins).softmax(-1)
     return probabilities @ torch.arange(bins, dtype=probabilities.dtype, device=probabilities.device)
-
-
-def decoded(output: Forward) -> Tensor:
-    """(B, N, 4) the boxes that the distributions mean, in px."""
-    return boxes_around(output.centers, expected_distances(output.box_logits) * output.strides[:, None])
 
 
 def boxes_around(centers: Tensor, distances: Tensor) -> Tensor:

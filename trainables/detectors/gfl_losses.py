@@ -6,7 +6,7 @@ ERD (arXiv 2204.02136): old classes get no ground-truth gradient, not even as ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,9 +183,6 @@ def _mean_over_ranks(value: Tensor | float, device: torch.device) -> float:
     total = torch.as_tensor(value, dtype=torch.float32, device=device).clone()
     all_reduce(total)
     return float(total) / get_world_size()
-
-
-Assigner = Callable[[Forward, Samples], Targets]
 
 
 def losses(output: Forward, targets: Targets, trained: Tensor, **how: Any) -> dict[str, Tensor]:

@@ -18,7 +18,12 @@ from trainables.recipes import Recipe
 
 StateDict = dict[str, Tensor]
 PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
-CLASSIFIER = {"gfl": "bbox_head.gfl_cls", "gflv2": "bbox_head.gfl_cls"}
+CLASSIFIERS = {
+    "gfl": ("bbox_head.gfl_cls",),
+    "gflv2": ("bbox_head.gfl_cls",),
+    "yolox": tuple(f"bbox_head.multi_level_conv_cls.{level}" for level in range(3)),
+}
+"""By family of the head, the convolutions with a row for each class."""
 
 
 def build_detector(name: str, num_classes: int, recipe: Recipe, pretrained: str | None = None) -> BaseDetector:
@@ -61,13 +66,16 @@ def grown(name: str, weights: StateDict, num_classes: int, new_row_init: str) ->
     Raises:
         CheckpointError: the weights hold more classes than asked for.
     """
-    prefix = CLASSIFIER[DETECTORS[name].head]
-    weight, bias = weights[f"{prefix}.weight"], weights[f"{prefix}.bias"]
-    new = num_classes - len(weight)
-    if new < 0:
-        raise CheckpointError(name, [f"weights hold {len(weight)} classes, more than the {num_classes} of this step"])
-    rows, offsets = _new_rows(new_row_init, weight, bias, new)
-    return weights | {f"{prefix}.weight": torch.cat([weight, rows]), f"{prefix}.bias": torch.cat([bias, offsets])}
+    larger = dict(weights)
+    for prefix in CLASSIFIERS[DETECTORS[name].head]:
+        weight, bias = weights[f"{prefix}.weight"], weights[f"{prefix}.bias"]
+        new = num_classes - len(weight)
+        if new < 0:
+            problem = f"weights hold {len(weight)} classes, more than the {num_classes} of this step"
+            raise CheckpointError(name, [problem])
+        rows, offsets = _new_rows(new_row_init, weight, bias, new)
+        larger |= {f"{prefix}.weight": torch.cat([weight, rows]), f"{prefix}.bias": torch.cat([bias, offsets])}
+    return larger
 
 
 def _new_rows(new_row_init: str, weight: Tensor, bias: Tensor, new: int) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from mmcv.cnn import Scale
-from mmdet.models import GFLHead
+from mmdet.models import GFLHead, YOLOXHead
 from mmengine.model import normal_init
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +14,10 @@ from trainables.detectors.voting_nms import VotingPostProcess
 
 class VotingGFLHead(VotingPostProcess, GFLHead):  # type: ignore[misc, unused-ignore]
     """GFL's head, whose test may vote; see `trainables.detectors.voting_nms`."""
+
+
+class VotingYOLOXHead(VotingPostProcess, YOLOXHead):  # type: ignore[misc, unused-ignore]
+    """YOLOX's head, whose test may vote."""
 
 
 class GFLv2Head(VotingGFLHead):

@@ -11,14 +11,17 @@ from torch import Tensor
 from search_spaces.lwf import LwFParams
 from trainables.detectors.forward import Batch, Forward
 
+BOX_OUTPUTS = {"box_logits", "obj_logits"}
+
 
 def output_terms(student: Forward, teacher: Forward, old: Tensor, with_boxes: bool) -> Tensor:
     """The mean over images, locations and channels of the squared difference of raw outputs; 0 without channels."""
     total = (student.cls_logits[..., old] - teacher.cls_logits.detach()).square().sum()
     count = teacher.cls_logits.numel()
     if with_boxes:
-        total = total + (student.box_logits - teacher.box_logits.detach()).square().sum()
-        count += teacher.box_logits.numel()
+        for name in teacher.logits.keys() & BOX_OUTPUTS:
+            total = total + (student.logits[name] - teacher.logits[name].detach()).square().sum()
+            count += teacher.logits[name].numel()
     return total / max(count, 1)
 
 

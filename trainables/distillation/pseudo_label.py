@@ -6,7 +6,6 @@ coordinates, as a test would take them: NMS by class of boxes above a score.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -17,7 +16,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from search_spaces.pseudo_label import PseudoLabelParams
-from trainables.detectors.forward import Forward, Samples, Targets, decoded
+from trainables.detectors.forward import Forward, Samples, Targets
 
 SMALLEST = 1.0  # px of a side
 
@@ -35,7 +34,7 @@ class PseudoLabels:
 
     def __call__(self, teacher: Forward, samples: Samples) -> list[DetDataSample]:
         """The samples with real boxes first, then the teacher's."""
-        scores, boxes = teacher.score_logits.sigmoid(), decoded(teacher)
+        scores, boxes = teacher.scores, teacher.boxes
         return [self._completed(sample, scores[image], boxes[image]) for image, sample in enumerate(samples)]
 
     def _completed(self, sample: DetDataSample, scores: Tensor, boxes: Tensor) -> DetDataSample:
@@ -71,21 +70,11 @@ class PseudoLabels:
         kept = kept[: self.params.max_pseudo]
         return found[kept], self.old.to(label)[label[kept]]
 
-    def weighed(self, targets: Targets, trained: Tensor) -> Targets:
-        """`targets` with the weight of pseudo-labels.
-
-        Args:
-            trained: (B, C) whether the image of a sample carries real boxes of a class.
-        """
+    def weighed(self, targets: Targets, samples: Samples, labelled: Tensor) -> Targets:
+        """`targets` with the weight of pseudo-labels; see `Completes`."""
         labels = targets.labels.clamp(max=targets.background - 1)
         positive = targets.labels < targets.background
-        pseudo = positive & ~trained.gather(1, labels)
+        pseudo = positive & ~labelled.gather(1, labels)
         return replace(
             targets, weights=torch.where(pseudo, targets.weights * self.params.pseudo_weight, targets.weights)
         )
-
-
-def n_pseudo(before: Samples, after: Sequence[DetDataSample]) -> float:
-    """Pseudo-labels per image."""
-    added = sum(len(one.gt_instances) - len(other.gt_instances) for one, other in zip(after, before, strict=True))
-    return added / len(before)

@@ -12,7 +12,7 @@ from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
 
 from trainables.detectors.boxes import centers, relative_distances
-from trainables.detectors.forward import Forward, decoded
+from trainables.detectors.forward import Forward
 
 NEAREST = 9  # anchors a level from which ATSS and the valuable region take their threshold
 GI_NMS, GI_TOP = 0.3, 10
@@ -83,7 +83,7 @@ def general_instances(student: Forward, teacher: Forward, old: Tensor, scope: st
     own, taught = student.cls_logits[..., old].detach().sigmoid(), teacher.cls_logits.detach().sigmoid()
     difference, label = (taught - own).abs().max(-1)
     surer = taught.gather(-1, label[..., None]) >= own.gather(-1, label[..., None])
-    boxes = torch.where(surer, decoded(teacher), decoded(student)).detach()
+    boxes = torch.where(surer, teacher.boxes, student.boxes).detach()
     images = [slice(None)] if scope == "batch" else [slice(image, image + 1) for image in range(len(boxes))]
     mask = torch.zeros_like(difference, dtype=torch.bool)
     begin = 0

@@ -29,16 +29,17 @@ def feature_term(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor
 
 
 class SID:
-    """The distiller: `loss_sid_cls`, `loss_sid_feat`."""
+    """The distiller: `loss_sid_cls`, `loss_sid_feat`, those whose weight is not 0."""
 
     def __init__(self, params: SIDParams) -> None:
         self.params = params
 
     def __call__(self, student: Forward, teacher: Forward, old: Tensor, batch: Batch) -> dict[str, Tensor]:
-        params = self.params
-        parts = [feature_term(student.features[name], teacher.features[name]) for name in params.features]
-        levels = len(student.level_sizes) if params.feat_reduce == "mean" else 1
-        return {
-            "loss_sid_cls": params.w_cls * class_term(student, teacher, old),
-            "loss_sid_feat": params.w_feat * torch.stack(parts).sum() / levels,
-        }
+        params, losses = self.params, {}
+        if params.w_cls:
+            losses["loss_sid_cls"] = params.w_cls * class_term(student, teacher, old)
+        if params.w_feat:  # a gradient of zeros can change the layout, and so the last bits, of what it is added to
+            parts = [feature_term(student.features[name], teacher.features[name]) for name in params.features]
+            levels = len(student.level_sizes) if params.feat_reduce == "mean" else 1
+            losses["loss_sid_feat"] = params.w_feat * torch.stack(parts).sum() / levels
+        return losses
