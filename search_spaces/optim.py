@@ -27,6 +27,15 @@ class YOLOOptimParams:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NanoDetOptimParams:
+    """AdamW at the scale of VOC (NanoDet-Plus)."""
+
+    lr_scale: Annotated[float, LogUniform(0.1, 3.0), "factor on the recipe's rate, after the rule for the batch"] = 1.0
+    weight_decay: Annotated[float, LogUniform(1e-3, 1e-1), "NanoDet-Plus: 0.05"] = 0.05
+    warmup_iters: Annotated[int, IntUniform(0, 1500), "linear warm-up; NanoDet-Plus: 500"] = 500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TinyOptimParams:
     """AdamW at the scale of the digit scenes."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from search_spaces import erd, finetune, ilyolox, ld, lwf, optim, pseudo_label, replay, sid
 from search_spaces.params import merged, params_of
-from trainables.recipes import GFL_1X, TINY, YOLOY, YOLOY_TINY, Recipe
+from trainables.recipes import GFL_1X, NANODET, TINY, YOLOY, YOLOY_TINY, Recipe
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Detector:
 
 
 _GFL, _YOLOX = ("gfl", "gflv2"), ("yolox",)
-_ANY = (*_GFL, *_YOLOX)
+_ANY = (*_GFL, *_YOLOX, "nanodet")
 _ALONE = {
     "finetune": Method(finetune.FinetuneParams, finetune.PRESETS, "default", None, _ANY),
-    "erd": Method(erd.ERDParams, erd.PRESETS, "fixed", "trainables.distillation.erd:ERD", _GFL),
+    "erd": Method(erd.ERDParams, erd.PRESETS, "fixed", "trainables.distillation.erd:ERD", (*_GFL, "nanodet")),
     "ld": Method(ld.LDParams, ld.PRESETS, "vlr", "trainables.distillation.ld:LD", _GFL),
     "lwf": Method(lwf.LwFParams, lwf.PRESETS, "published", "trainables.distillation.lwf:LwF", _ANY),
     "sid": Method(sid.SIDParams, sid.PRESETS, "published", "trainables.distillation.sid:SID", _ANY),
@@ -107,6 +107,13 @@ DETECTORS = {
     **{
         name: Detector("yolox", "trainables.detectors.yolox:yolox", YOLOY, optim.YOLOOptimParams, {"widen": widen})
         for name, widen in (("yolox_s", 0.5), ("yolox_tiny", 0.375))
+    },
+    "nanodet_tiny": Detector("nanodet", "trainables.detectors.nanodet:nanodet_tiny", TINY, optim.TinyOptimParams),
+    **{
+        name: Detector(
+            "nanodet", "trainables.detectors.nanodet:nanodet", NANODET, optim.NanoDetOptimParams, {"width": width}
+        )
+        for name, width in (("nanodet_plus_m_0.5x", 0.5), ("nanodet_plus_m", 1.0), ("nanodet_plus_m_1.5x", 1.5))
     },
     "gfl_r101_dcn": Detector("gfl", _RESNET, GFL_1X, optim.OptimParams, {"depth": 101, "dcn": True}),
 }

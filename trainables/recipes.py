@@ -100,3 +100,19 @@ YOLOY = Recipe(
 """Of repository zhjpqq/ILYOLOX."""
 
 YOLOY_TINY = replace(TINY, score_thr=0.01, nms_iou=0.65)
+
+NANODET = Recipe(
+    optimizer="AdamW",
+    base_lr=1e-3,
+    batch_ref=32,
+    batch_size=32,
+    base_epochs=100,
+    epochs=100,
+    schedule="cosine",
+    warmup_ratio=1e-4,
+    final_ratio=0.05,
+    clip_norm=35.0,
+    scale=(320, 320),
+    flip=0.5,
+)
+"""Of repository pastifra/Continual_Nanodet, without its random scale and colours."""

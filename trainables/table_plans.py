@@ -22,7 +22,7 @@ from trainables.recipes import Recipe
 TABLE_VERSION = 1
 """Counts the changes of this code that change what tables hold."""
 
-ASSIGNED_BY_PREDICTION = ("yolox",)  # families of heads
+ASSIGNED_BY_PREDICTION = ("yolox", "nanodet")  # families of heads
 POSITIVES_PER_OBJECT = 12  # a guess for sizes alone: ATSS takes 9 candidates a level and keeps some
 
 
@@ -93,7 +93,8 @@ def heard_features(config: TrialConfig) -> tuple[str, ...] | None:
     method = METHODS[config.method]
     everywhere = () if "pseudo_label" in method.parts else None
     features: tuple[str, ...] | None = getattr(method.params(**config.params), "features", everywhere)
-    return features
+    one_tower = DETECTORS[config.detector].head == "nanodet"
+    return tuple(name for name in features if name != "reg_tower") if features and one_tower else features
 
 
 def _heard(config: TrialConfig, runtime: Runtime) -> tuple[float, int]:

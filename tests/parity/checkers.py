@@ -17,6 +17,9 @@ CHECKERS = {  # how a file's name begins: the module whose `check` is its Checke
     "erd": "tests.parity.erd",
     "ilyolox": "tests.parity.ilyolox",
     "ld": "tests.parity.ld",
+    "nanodet_dsla": "tests.parity.nanodet_head",
+    "nanodet_head": "tests.parity.nanodet_head",
+    "nanodet_qfl": "tests.parity.nanodet_head",
     "nanodet_steps": "tests.parity.nanodet_steps",
 }
 

@@ -9,8 +9,9 @@ from typing import Any
 from mmdet.models import BaseDetector, GFLHead, YOLOXHead
 from torch import Tensor
 
-from trainables.detectors import gfl_losses, yolox_losses
+from trainables.detectors import gfl_losses, nanodet_losses, yolox_losses
 from trainables.detectors.forward import Forward, Samples, Targets
+from trainables.detectors.nanodet import NanoDetPlusHead
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ def _by_place(head: GFLHead, output: Forward, samples: Samples) -> Targets:
 
 
 GFL = Family(gfl_losses.forward, _by_place, gfl_losses.losses)
+NANODET = Family(nanodet_losses.forward, nanodet_losses.assign, gfl_losses.losses)
 YOLOX = Family(yolox_losses.forward, yolox_losses.assign, yolox_losses.losses)
 
 
@@ -42,7 +44,7 @@ def family_of(detector: BaseDetector) -> Family:
     Raises:
         TypeError: a head of none of them.
     """
-    kinds = {GFLHead: GFL, YOLOXHead: YOLOX}
+    kinds = {NanoDetPlusHead: NANODET, GFLHead: GFL, YOLOXHead: YOLOX}
     for kind, family in kinds.items():
         if isinstance(detector.bbox_head, kind):
             return family

@@ -100,6 +100,7 @@ def gfl_terms(
     beta: float = 2.0,
     normaliser: str = "clamped",
     average_eps: bool = True,
+    negative_weight: float = 1.0,
 ) -> GFLTerms:
     """The GFL loss on the class channels that each image trains, location by location.
 
@@ -109,6 +110,7 @@ def gfl_terms(
         normaliser: of the box losses: `clamped`, max(sum of weights, 1), `shifted`, that sum + 1e-6, or `plain`, the
             sum itself, which makes 0/0 of an image without boxes.
         average_eps: add float32's epsilon to every other divisor, as mmdet 3 does.
+        negative_weight: of the class loss of every channel that is not a location's own.
 
     Raises:
         ValueError: a label that its image does not train.
@@ -128,7 +130,7 @@ def gfl_terms(
     quality = torch.zeros_like(targets.weights)
     quality[image, place] = bbox_overlaps(boxes.detach(), wanted, is_aligned=True)
     num_pos = max(_mean_over_ranks(targets.num_pos, logits.device), 1.0) + eps
-    focal = _quality_focal(logits, targets.labels, quality, beta) * trained[:, None]
+    focal = quality_focal(logits, targets.labels, quality, beta, negative_weight) * trained[:, None]
     cls = focal.sum(-1) * targets.weights / num_pos
 
     scale = 1 / _box_normaliser(_mean_over_ranks(certainty.sum(), logits.device), normaliser)
@@ -158,10 +160,19 @@ def _box_normaliser(total: float, kind: str) -> float:
     return total + 1e-6 if kind == "shifted" else total or float("nan")
 
 
-def _quality_focal(logits: Tensor, labels: Tensor, quality: Tensor, beta: float) -> Tensor:
-    aim = F.one_hot(labels, logits.shape[-1] + 1)[..., :-1] * quality[..., None]
+def quality_focal(logits: Tensor, labels: Tensor, quality: Tensor, beta: float, negative_weight: float = 1.0) -> Tensor:
+    """(..., C) the quality focal loss of each channel (arXiv 2006.04388, equation 7).
+
+    Args:
+        labels: (...), C for background.
+        quality: (...) what the label's channel should say.
+        negative_weight: of every channel but the label's.
+    """
+    own = F.one_hot(labels, logits.shape[-1] + 1)[..., :-1]
+    aim = own * quality[..., None]
     scale = (aim - logits.sigmoid()).abs().pow(beta)
-    return F.binary_cross_entropy_with_logits(logits, aim, reduction="none") * scale
+    rows = F.binary_cross_entropy_with_logits(logits, aim, reduction="none") * scale
+    return rows if negative_weight == 1 else torch.where(own > 0, rows, negative_weight * rows)
 
 
 def distribution_focal(logits: Tensor, distances: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from search_spaces.distributions import Scalar
 from trainables.catalog import DETECTORS, load
+from trainables.detectors.nanodet import REG_MAX
 from trainables.errors import CheckpointError
 from trainables.recipes import Recipe
 
@@ -21,9 +22,12 @@ PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
 CLASSIFIERS = {
     "gfl": ("bbox_head.gfl_cls",),
     "gflv2": ("bbox_head.gfl_cls",),
+    "nanodet": tuple(f"bbox_head.gfl_cls.{level}" for level in range(4)),
     "yolox": tuple(f"bbox_head.multi_level_conv_cls.{level}" for level in range(3)),
 }
 """By family of the head, the convolutions with a row for each class."""
+ROWS_BEHIND = {"nanodet": 4 * (REG_MAX + 1)}
+"""Rows of box outputs that follow those of the classes in the same convolution."""
 
 
 def build_detector(name: str, num_classes: int, recipe: Recipe, pretrained: str | None = None) -> BaseDetector:
@@ -66,15 +70,18 @@ def grown(name: str, weights: StateDict, num_classes: int, new_row_init: str) ->
     Raises:
         CheckpointError: the weights hold more classes than asked for.
     """
-    larger = dict(weights)
-    for prefix in CLASSIFIERS[DETECTORS[name].head]:
-        weight, bias = weights[f"{prefix}.weight"], weights[f"{prefix}.bias"]
+    larger, head = dict(weights), DETECTORS[name].head
+    behind = ROWS_BEHIND.get(head, 0)
+    for prefix in CLASSIFIERS[head]:
+        known, offset = weights[f"{prefix}.weight"], weights[f"{prefix}.bias"]
+        weight, bias = known[: len(known) - behind], offset[: len(known) - behind]
         new = num_classes - len(weight)
         if new < 0:
             problem = f"weights hold {len(weight)} classes, more than the {num_classes} of this step"
             raise CheckpointError(name, [problem])
         rows, offsets = _new_rows(new_row_init, weight, bias, new)
-        larger |= {f"{prefix}.weight": torch.cat([weight, rows]), f"{prefix}.bias": torch.cat([bias, offsets])}
+        larger[f"{prefix}.weight"] = torch.cat([weight, rows, known[len(weight) :]])
+        larger[f"{prefix}.bias"] = torch.cat([bias, offsets, offset[len(weight) :]])
     return larger
 
 

@@ -39,7 +39,8 @@ class SID:
         if params.w_cls:
             losses["loss_sid_cls"] = params.w_cls * class_term(student, teacher, old)
         if params.w_feat:  # a gradient of zeros can change the layout, and so the last bits, of what it is added to
-            parts = [feature_term(student.features[name], teacher.features[name]) for name in params.features]
+            there = [name for name in params.features if name in teacher.features]  # a head may have one tower
+            parts = [feature_term(student.features[name], teacher.features[name]) for name in there]
             levels = len(student.level_sizes) if params.feat_reduce == "mean" else 1
             losses["loss_sid_feat"] = params.w_feat * torch.stack(parts).sum() / levels
         return losses
