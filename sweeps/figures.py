@@ -143,6 +143,9 @@ def importances(found: Findings) -> tuple[go.Figure | None, str]:
 
     finished = [trial for trial in found.trials if trial.values(found.spec.aim) is not None]
     told = f"{len(finished)} finished trials"
+    if found.spec.each_method:
+        return None, "no importance compares parameters of different methods"
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     if len(finished) < ENOUGH_FOR_IMPORTANCE:
         return None, f"{told}; with fewer than {ENOUGH_FOR_IMPORTANCE} importances are not worth showing"
     study = optuna.create_study(directions=directions(found.spec.aim))

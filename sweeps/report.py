@@ -105,10 +105,12 @@ def _leaderboard(found: Findings, best: Sequence[Trial]) -> str:
         for name, metrics in found.references.items()
         if not name.startswith("test/")
     }
-    rows |= {_called(found, trial): dict(trial.ap) for trial in _leaders(best)}
+    rows |= {_called(found, trial): dict(trial.ap) for trial in _leaders(found, best)}
     upper = next((name for name in reversed(rows) if name.startswith("teacher")), "joint")
     lower = STUDENT_ALONE if found.spec.teachers else "finetune"
     floor, ceiling = (rows.get(name, {}).get("ap_all") for name in (lower, upper))
+    if floor is None:  # fine-tuning may be one of the methods searched
+        floor = next((trial.ap.get("ap_all") for trial in best if _is_preset(found, trial, "finetune")), None)
     aims = {OBJECTIVE + one.name: one for one in found.spec.aim.objectives if one.name not in AP_COLUMNS}
     head = ["tune split", *AP_COLUMNS.values(), *(one.name for one in aims.values()), "gap closed"]
     body = []
@@ -132,7 +134,7 @@ def _pooled_board(found: Findings, best: Sequence[Trial]) -> str:
                 len(found.spec.scenarios[place].steps) - 1
             )
     board = [[row, "-", *map(points, values)] for row, values in rows.items()]
-    for trial in _leaders(best):
+    for trial in _leaders(found, best):
         pooled = trial.ap.get(OBJECTIVE + found.spec.objective.name)
         board.append([_called(found, trial), points(pooled), *(points(trial.ap.get(f"{key}/ap_all")) for key in keys)])
     return _table(
@@ -145,16 +147,24 @@ def _pooled_board(found: Findings, best: Sequence[Trial]) -> str:
     )
 
 
-def _leaders(best: Sequence[Trial]) -> list[Trial]:
-    """The best trials, and the published defaults wherever they are."""
-    first, rest = best[: figures.NUM_CURVES], best[figures.NUM_CURVES :]
-    return [*first, *(trial for trial in rest if trial.number == 0)]
+def _leaders(found: Findings, best: Sequence[Trial]) -> list[Trial]:
+    """The best trials, or of methods searched alike the best of each, and the published defaults wherever they are."""
+    leading = list(best[: figures.NUM_CURVES])
+    if found.spec.each_method:
+        leading = [next((trial for trial in best if trial.method == method), best[0]) for method in found.spec.methods]
+    return [trial for trial in best if trial in leading or _is_preset(found, trial)]
+
+
+def _is_preset(found: Findings, trial: Trial, method: str | None = None) -> bool:
+    """Whether a trial is one of the first, which are the methods' presets; of one method if it is given."""
+    return trial.number < len(found.spec.methods) and method in (None, trial.method)
 
 
 def _called(found: Findings, trial: Trial) -> str:
     missed = "" if trial.holds(found.spec.aim) else ", misses a constraint"
-    preset = " (published defaults)" if trial.number == 0 else ""
-    return f"trial {trial.number}{preset}{missed}"
+    preset = " (published defaults)" if _is_preset(found, trial) else ""
+    method = f", {trial.method}" if len(found.spec.methods) > 1 else ""
+    return f"trial {trial.number}{method}{preset}{missed}"
 
 
 def _share(value: float | None, floor: float | None, ceiling: float | None) -> str:
