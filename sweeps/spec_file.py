@@ -116,7 +116,7 @@ class Teacher(_Section):
         detector: one of the catalogue, with the pyramid and the head of the student's.
         checkpoint: a file that `sweeps export` wrote, with the scenario's classes.
         train: in its place: train it once, the first of several alone, as a base step, each next one with `ld` from the
-            one before.
+            one before, by the sweep's preset and what it fixes.
         pretrained: of one that is trained: as in `training`.
     """
 

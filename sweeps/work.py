@@ -122,7 +122,9 @@ def teachers(spec: SweepSpec, splits: Splits) -> dict[str, TrialConfig]:
 
 def _taught(spec: SweepSpec, splits: Splits, one: Teacher, before: TrialConfig | None) -> TrialConfig:
     method = COMPRESSING if before else ALONE
-    values = preset_values(method, METHODS[method].default_preset, one.detector)
+    preset = spec.methods.get(method, METHODS[method].default_preset)
+    own_parameters = {name: value for name, value in spec.constants.items() if name.startswith(f"{method}/")}
+    values = preset_values(method, preset, one.detector) | own_parameters
     own = replace(spec, detector=one.detector, pretrained=one.pretrained, teachers=())
     config = configured(own, splits, method, values)
     if before is None:

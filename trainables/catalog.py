@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from search_spaces import erd, finetune, ilyolox, ld, lwf, optim, pseudo_label, replay, sid
+from search_spaces import erd, finetune, ilyolox, latent, ld, lwf, optim, pseudo_label, replay, sid
 from search_spaces.params import merged, params_of
 from trainables.recipes import GFL_1X, NANODET, TINY, YOLOY, YOLOY_TINY, Recipe
 
@@ -53,12 +53,13 @@ _ALONE = {
     "ld": Method(ld.LDParams, ld.PRESETS, "vlr", "trainables.distillation.ld:LD", _GFL),
     "lwf": Method(lwf.LwFParams, lwf.PRESETS, "published", "trainables.distillation.lwf:LwF", _ANY),
     "sid": Method(sid.SIDParams, sid.PRESETS, "published", "trainables.distillation.sid:SID", _ANY),
+    "latent": Method(latent.LatentParams, latent.PRESETS, "published", "trainables.distillation.sid:SID", _ANY),
     "ilyolox": Method(
         ilyolox.ILYOLOXParams, ilyolox.PRESETS, "paper", "trainables.distillation.ckd:CKD", _YOLOX, ("teacher_boxes",)
     ),
 }
 _PARTS = {"replay": replay.ReplayParams, "pseudo_label": pseudo_label.PseudoLabelParams}
-_DISTILLERS = ("", "erd", "ld", "lwf", "sid")
+_DISTILLERS = ("", "erd", "latent", "ld", "lwf", "sid")
 _COMBINED = {
     ("replay",): (*_DISTILLERS, "ilyolox"),
     ("pseudo_label",): _DISTILLERS,

@@ -9,7 +9,7 @@ import torch
 from mmdet.models import BaseDetector
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables.detectors.families import family_of
 from trainables.detectors.forward import Batch, Completes, Distiller, Forward, Samples, Targets, n_pseudo, rounded
@@ -35,6 +35,11 @@ class IncrementalDetector(BaseModel):
         targets: what the locations of a batch should say, from a table; assigned anew without it.
         responses: what the teacher says of a batch, from a table; there is no live teacher then.
         response_dtype: what a live teacher's logits are rounded to.
+        frozen: `backbone` or, of that, all `but_last_stage`: keeps its weights and statistics. A whole frozen backbone
+            serves a live teacher as well.
+
+    Raises:
+        ValueError: a frozen backbone that is not the live teacher's.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class IncrementalDetector(BaseModel):
         targets: Callable[[Forward, Samples], Targets] | None = None,
         responses: Callable[[Samples], Any] | None = None,
         response_dtype: str = "float32",
+        frozen: str = "none",
     ) -> None:
         super().__init__(data_preprocessor=student.data_preprocessor)
         self.student, self.family = student, family_of(student)
@@ -59,6 +65,17 @@ class IncrementalDetector(BaseModel):
         self.gt_options = gt_options or {}
         self.targets, self.responses, self.response_dtype = targets or self._assigned, responses, response_dtype
         object.__setattr__(self, "teacher", teacher)
+        self._frozen = _frozen_part(student, frozen)
+        self._shared = frozen == "backbone"
+        if self._shared and teacher is not None:
+            _require_same(student, teacher)
+
+    def train(self, mode: bool = True) -> IncrementalDetector:
+        """As torch's; what is frozen keeps its statistics."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IncrementalDetector:
         if self.teacher is not None:
@@ -72,7 +89,10 @@ class IncrementalDetector(BaseModel):
         """Named losses for `mode='loss'`; anything else is the student's own answer."""
         if mode != "loss":
             return self.student(inputs, data_samples, mode)
-        student, teacher = self.family.forward(self.student, inputs), self._told(inputs, data_samples)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._shared):
+            stages = self.student.backbone(inputs)
+        student = self.family.from_stages(self.student, stages)
+        teacher = self._told(inputs, data_samples, stages)
         with torch.autocast(inputs.device.type, enabled=False):
             batch, counts = self._ground_truth(student, teacher, data_samples)
             trained = self.trained(data_samples)
@@ -103,14 +123,15 @@ class IncrementalDetector(BaseModel):
     def _assigned(self, student: Forward, samples: Samples) -> Targets:
         return self.family.assign(self.student.bbox_head, student, samples)
 
-    def _told(self, inputs: Tensor, samples: Samples) -> Any:
-        """What the teacher says of the batch."""
+    def _told(self, inputs: Tensor, samples: Samples, stages: Any) -> Any:
+        """What the teacher says of the batch; `stages` are the outputs of the student's backbone."""
         if self.responses is not None:
             return self.responses(samples)
         if self.teacher is None:
             return None
         with torch.no_grad():
-            return rounded(self.family.forward(self.teacher, inputs), self.response_dtype)
+            stages = stages if self._shared else self.teacher.backbone(inputs)
+            return rounded(self.family.from_stages(self.teacher, stages), self.response_dtype)
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """Losses by name after one optimizer step.
@@ -134,3 +155,18 @@ class IncrementalDetector(BaseModel):
             return self.data_preprocessor(data, True)
         images = self.data_preprocessor({"inputs": data["inputs"]}, True)["inputs"]
         return {"inputs": images, "data_samples": data["data_samples"]}
+
+
+def _frozen_part(student: BaseDetector, what: str) -> list[nn.Module]:
+    """The modules of the backbone that are frozen, from its stem on; they take no gradient any more."""
+    modules = list(student.backbone.children())
+    part = {"none": [], "but_last_stage": modules[:-1], "backbone": [student.backbone]}[what]
+    for module in part:
+        module.requires_grad_(False)
+    return part
+
+
+def _require_same(student: BaseDetector, teacher: BaseDetector) -> None:
+    own, other = student.backbone.state_dict(), teacher.backbone.state_dict()
+    if changed := [name for name, value in own.items() if not torch.equal(value, other[name])]:
+        raise ValueError(f"a shared backbone must be the teacher's, but {', '.join(changed[:3])} differ")

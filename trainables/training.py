@@ -160,6 +160,7 @@ def build_model(config: TrialConfig, step: int, previous: Path | None, tables: S
         distiller=load(method.target)(params) if method.target else None,
         pseudo_labels=_completes(config, params, old),
         gt_options=_gt_options(params),
+        frozen=getattr(params, "frozen", "none"),
     )
 
 
@@ -178,7 +179,8 @@ def _labelled(config: TrialConfig, step: int) -> torch.Tensor:
 
 def _gt_options(params: Any) -> dict[str, Any]:
     """The options of the detector's ground-truth losses that a method decides."""
-    options = {name: getattr(params, name) for name in ("normaliser", "average_eps") if hasattr(params, name)}
+    names = ("normaliser", "average_eps", "negative_weight")
+    options = {name: getattr(params, name) for name in names if hasattr(params, name)}
     return options if getattr(params, "use_dfl", True) else options | {"weights": (1.0, 2.0, 0.0)}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from search_spaces.params import covers
 from sweeps.searcher import IncrementalSearch
-from sweeps.work import base_config, response_floor, runtime
+from sweeps.work import STUDENT_ALONE, base_config, compared, response_floor, runtime, teachers
 from tests.sweeps.sweep_files import spec_of
 from trainables.catalog import METHODS
 from trainables.datasets import Split, Splits
@@ -78,3 +78,20 @@ def test_trials_share_the_store_of_the_spec(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PALIMPSEST_STORAGE", raising=False)
     assert runtime(spec_of(store=store), splits).store == (tmp_path / expected if expected else store)
+
+
+def test_assistants_are_taught_as_the_sweep_says(splits: Splits) -> None:
+    chain = [{"detector": name, "train": True} for name in ("gfl_r34_small", "gfl_r18_small")]
+    spec = spec_of(
+        scenario="digits/10", method="ld", preset="main", fixed={"w_kd": 1.0}, search={"w_ld": "declared"},
+        teacher=chain, training={"epochs": 7}, seed=3,
+    )  # fmt: skip
+    first, assistant = teachers(spec, splits).values()
+    assert (first.detector, first.method, first.teacher, first.end) == ("gfl_r34_small", "finetune", None, 0)
+    assert (assistant.detector, assistant.method, assistant.teacher, assistant.end) == ("gfl_r18_small", "ld", first, 7)
+    assert (assistant.params["w_kd"], assistant.params["w_vlr"]) == (1.0, 0.0)
+    student = base_config(spec, splits)
+    assert student.teacher == assistant
+    assert (student.first_step, student.seed, first.base_seed) == (0, 3, 3)
+    alone = compared(spec, splits)[STUDENT_ALONE]
+    assert alone.teacher is None

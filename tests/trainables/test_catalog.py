@@ -9,7 +9,7 @@ import pytest
 from search_spaces.params import params_of
 from trainables.catalog import METHODS, load
 
-DISTILLERS = ("erd", "ld", "lwf", "sid")
+DISTILLERS = ("erd", "latent", "ld", "lwf", "sid")
 
 
 def test_replay_and_pseudo_labels_go_with_each_distiller_and_with_each_other() -> None:

@@ -18,6 +18,7 @@ from trainables.catalog import DETECTORS, METHODS, misfit
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import DataConfig, Splits, prepare
 from trainables.detectors.growth import CLASSIFIERS
+from trainables.detectors.nanodet import NanoDetPlusHead
 from trainables.incremental import IncrementalDetector
 from trainables.scenarios import named_scenario
 from trainables.step_tables import StepTables
@@ -28,7 +29,9 @@ NONE = sample([], [])
 BATCHES = {"one": (TWO,), "no ground truth": (NONE,), "mixed": (TWO, NONE, TWO)}
 ON_GFL = [(name, "gfl_r18_tiny") for name in METHODS if not misfit(name, "gfl_r18_tiny")]
 ON_YOLOY = [(name, "yoloy_tiny") for name in METHODS if "-" not in name and not misfit(name, "yoloy_tiny")]
-PAIRS = [*ON_GFL, *ON_YOLOY, ("replay-ilyolox", "yoloy_tiny"), ("replay-pseudo_label-sid", "yoloy_tiny")]
+ON_NANODET = [(name, "nanodet_tiny") for name in METHODS if "-" not in name and not misfit(name, "nanodet_tiny")]
+OTHERS = [("replay-ilyolox", "yoloy_tiny"), ("replay-pseudo_label-sid", "yoloy_tiny")]
+PAIRS = [*ON_GFL, *ON_YOLOY, *ON_NANODET, *OTHERS]
 WEIGHTS = {"lambda_cls", "lambda_box", "w_ld", "w_vlr", "w_kd", "w_kd_vlr", "w_out", "w_cls", "w_feat"}
 
 
@@ -41,7 +44,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Of each detector the weights of a base step that responds, so that there is something to keep."""
     folder = tmp_path_factory.mktemp("base")
-    paths = {detector: folder / f"{detector}.pt" for detector in ("gfl_r18_tiny", "yoloy_tiny")}
+    paths = {detector: folder / f"{detector}.pt" for detector in ("gfl_r18_tiny", "yoloy_tiny", "nanodet_tiny")}
     for detector, path in paths.items():
         weights = tiny(5, detector=detector).state_dict()
         for prefix in CLASSIFIERS[DETECTORS[detector].head]:
@@ -75,14 +78,16 @@ def model(
     return model_of(config_of(splits, *request.param), splits, bases, tmp_path)
 
 
-def batch_of(*samples: Any) -> dict[str, Any]:
+def batch_of(*samples: Any, side: int = SIDE) -> dict[str, Any]:
     drawn = torch.Generator().manual_seed(3)
-    pixels = [torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8, generator=drawn) for _ in samples]
+    pixels = [torch.randint(0, 256, (3, side, side), dtype=torch.uint8, generator=drawn) for _ in samples]
     return {"inputs": pixels, "data_samples": list(copy.deepcopy(samples))}
 
 
 def losses_of(model: IncrementalDetector, *samples: Any) -> dict[str, torch.Tensor]:
-    data = model.data_preprocessor(batch_of(*samples), True)
+    # At stride 64 an image of SIDE has one location, and the norm of one value is none.
+    side = 2 * SIDE if isinstance(model.student.bbox_head, NanoDetPlusHead) else SIDE
+    data = model.data_preprocessor(batch_of(*samples, side=side), True)
     return dict(model(data["inputs"], data["data_samples"], mode="loss"))
 
 
@@ -98,7 +103,7 @@ def test_any_batch_has_finite_named_losses_that_reach_all_of_the_student(model: 
     assert losses.get("n_pseudo", 1) > 0
     assert all(value.shape == () and torch.isfinite(value) for value in losses.values())
     sum(value for name, value in losses.items() if name.startswith("loss")).backward()
-    gradients = [parameter.grad for parameter in model.student.parameters()]
+    gradients = [parameter.grad for parameter in model.student.parameters() if parameter.requires_grad]
     assert all(gradient is not None and torch.isfinite(gradient).all() for gradient in gradients)
 
 
@@ -126,6 +131,7 @@ def test_without_weight_a_method_is_fine_tuning_to_the_bit(
     silent: dict[str, Any] = dict.fromkeys(WEIGHTS & params.keys(), 0.0)
     silent |= {"score_thr": 1.1} if "score_thr" in params else {}
     silent |= {"loss_scope": "full"} if "loss_scope" in params else {}
+    silent |= {"frozen": "none"} if "frozen" in params else {}
     silent |= {"select": "all_by_one"} if "select" in params and "thr_center" in params else {}
     parts = {"pseudo_label", "teacher_boxes"} & set(METHODS[method].parts)  # with those, all channels have labels
     full = "loss_scope" in params or bool(parts)
@@ -138,3 +144,46 @@ def test_without_weight_a_method_is_fine_tuning_to_the_bit(
             one.train_step(batch_of(TWO, NONE), wrapper)
     after = found.student.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in expected.student.state_dict().items())
+
+
+@pytest.mark.parametrize("detector", ["gfl_r18_tiny", "yoloy_tiny", "nanodet_tiny"])
+def test_a_frozen_backbone_stays_and_serves_the_teacher_too(
+    detector: str, splits: Splits, bases: Mapping[str, Path], tmp_path: Path
+) -> None:
+    model = model_of(config_of(splits, "latent", detector), splits, bases, tmp_path)
+    before = copy.deepcopy(model.student.state_dict())
+    found = losses_of(model, TWO, NONE)
+    passes: list[int] = []
+    model.student.backbone.register_forward_hook(lambda *_: passes.append(1))
+    model.teacher.backbone.register_forward_hook(lambda *_: passes.append(2))
+    alone = model_of(config_of(splits, "sid", detector), splits, bases, tmp_path)
+    alone.student.backbone.eval()
+    apart = losses_of(alone, TWO, NONE)
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(
+        {name: value.item() for name, value in apart.items()}, rel=1e-6, abs=1e-7
+    )
+    model.train_step(batch_of(TWO, NONE), OptimWrapper(torch.optim.AdamW(model.parameters(), lr=0.01)))
+    assert passes == [1]
+    after = model.student.state_dict()
+    moved = {name for name, value in before.items() if not torch.equal(after[name], value)}
+    assert moved
+    assert not any(name.startswith("backbone.") for name in moved)
+
+
+def test_a_part_of_the_backbone_can_stay(splits: Splits, bases: Mapping[str, Path], tmp_path: Path) -> None:
+    config = config_of(splits, "latent", "nanodet_tiny", frozen="but_last_stage")
+    model = model_of(config, splits, bases, tmp_path)
+    before = copy.deepcopy(model.student.state_dict())
+    model.train_step(batch_of(TWO, NONE), OptimWrapper(torch.optim.AdamW(model.parameters(), lr=0.01)))
+    after = model.student.state_dict()
+    moved = {name for name, value in before.items() if not torch.equal(after[name], value)}
+    assert {name.split(".")[1] for name in moved if name.startswith("backbone.")} == {"stage4"}
+
+
+def test_a_backbone_that_is_not_the_teachers_is_not_shared(
+    splits: Splits, bases: Mapping[str, Path], tmp_path: Path
+) -> None:
+    model = model_of(config_of(splits, "latent", "nanodet_tiny"), splits, bases, tmp_path)
+    other = tiny(5, seed=7, detector="nanodet_tiny")
+    with pytest.raises(ValueError, match="must be the teacher's, but conv1"):
+        IncrementalDetector(model.student, model.labelled, model.old, teacher=other, frozen="backbone")

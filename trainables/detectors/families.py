@@ -19,23 +19,27 @@ class Family:
     """What a family's module gives.
 
     Attributes:
-        forward: the raw outputs of a detector on preprocessed images (B, 3, H, W).
+        from_stages: the raw outputs of a detector from those of its backbone.
         assign: what each location should say, by a head, a forward pass and samples.
         losses: against ground truth, on the class channels (B, C) that each image trains, and counts.
     """
 
-    forward: Callable[[BaseDetector, Tensor], Forward]
+    from_stages: Callable[[BaseDetector, Any], Forward]
     assign: Callable[[Any, Any, Samples], Targets]
     losses: Callable[..., dict[str, Tensor]]
+
+    def forward(self, detector: BaseDetector, images: Tensor) -> Forward:
+        """The raw outputs of a detector on preprocessed images (B, 3, H, W)."""
+        return self.from_stages(detector, detector.backbone(images))
 
 
 def _by_place(head: GFLHead, output: Forward, samples: Samples) -> Targets:
     return gfl_losses.assign(head, samples, output.centers.device)
 
 
-GFL = Family(gfl_losses.forward, _by_place, gfl_losses.losses)
-NANODET = Family(nanodet_losses.forward, nanodet_losses.assign, gfl_losses.losses)
-YOLOX = Family(yolox_losses.forward, yolox_losses.assign, yolox_losses.losses)
+GFL = Family(gfl_losses.from_stages, _by_place, gfl_losses.losses)
+NANODET = Family(nanodet_losses.from_stages, nanodet_losses.assign, gfl_losses.losses)
+YOLOX = Family(yolox_losses.from_stages, yolox_losses.assign, yolox_losses.losses)
 
 
 def family_of(detector: BaseDetector) -> Family:

@@ -6,7 +6,7 @@ ERD (arXiv 2204.02136): old classes get no ground-truth gradient, not even as ba
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,13 @@ from trainables.detectors.heads import GFLv2Head
 
 def forward(detector: SingleStageDetector, images: Tensor) -> Forward:
     """The detector's raw outputs on preprocessed images (B, 3, H, W), in float32."""
+    return from_stages(detector, detector.backbone(images))
+
+
+def from_stages(detector: SingleStageDetector, stages: Sequence[Tensor]) -> Forward:
+    """The same from the outputs of its backbone."""
     head: GFLHead = detector.bbox_head
-    fpn = detector.extract_feat(images)
+    fpn = detector.neck(stages)
     cls_tower, reg_tower = ([_through(convs, level) for level in fpn] for convs in (head.cls_convs, head.reg_convs))
     cls_scores = [head.gfl_cls(level) for level in cls_tower]
     bbox_preds = [scale(head.gfl_reg(level)).float() for level, scale in zip(reg_tower, head.scales, strict=True)]
@@ -40,7 +45,7 @@ def forward(detector: SingleStageDetector, images: Tensor) -> Forward:
         pairs = zip(cls_scores, bbox_preds, strict=True)
         joint = flatten_levels([head.joint_logits(*pair) for pair in pairs], head.cls_out_channels).float()
     sizes = [tuple(level.shape[-2:]) for level in cls_scores]
-    priors = head.prior_generator.grid_priors(sizes, device=images.device)
+    priors = head.prior_generator.grid_priors(sizes, device=fpn[0].device)
     counts = tuple(len(level) for level in priors)
     anchors = torch.cat(priors)
     strides = torch.cat(

@@ -48,14 +48,19 @@ class AssignedTargets(Targets):
 
 def forward(detector: SingleStageDetector, images: Tensor) -> CodedForward:
     """The detector's raw outputs on preprocessed images (B, 3, H, W), in float32."""
+    return from_stages(detector, detector.backbone(images))
+
+
+def from_stages(detector: SingleStageDetector, stages: Sequence[Tensor]) -> CodedForward:
+    """The same from the outputs of its backbone."""
     head: YOLOXHead = detector.bbox_head
-    fpn = list(detector.extract_feat(images))
+    fpn = list(detector.neck(stages))
     cls_tower = _each(head.multi_level_cls_convs, fpn)
     reg_tower = _each(head.multi_level_reg_convs, fpn)
     cls_scores = _each(head.multi_level_conv_cls, cls_tower)
     codes, objectness = _each(head.multi_level_conv_reg, reg_tower), _each(head.multi_level_conv_obj, reg_tower)
     sizes = [level.shape[-2:] for level in cls_scores]
-    priors = head.prior_generator.grid_priors(sizes, device=images.device, with_stride=True)
+    priors = head.prior_generator.grid_priors(sizes, device=fpn[0].device, with_stride=True)
     places = torch.cat(priors)
     return CodedForward(
         flatten_levels(cls_scores, head.cls_out_channels).float(),
@@ -102,10 +107,13 @@ def _of_image(
     return assigned, ious, labels, wanted
 
 
-def losses(output: CodedForward, targets: AssignedTargets, trained: Tensor) -> dict[str, Tensor]:
+def losses(
+    output: CodedForward, targets: AssignedTargets, trained: Tensor, negative_weight: float = 1.0
+) -> dict[str, Tensor]:
     """`loss_cls`, `loss_obj`, `loss_bbox` of a batch and its positives per image.
 
     Args:
+        negative_weight: of objectness where there is no object.
         trained: (B, C), or (C,) for all alike: whether an image trains a class channel. Objectness and boxes train in
             every case.
     """
@@ -122,7 +130,7 @@ def losses(output: CodedForward, targets: AssignedTargets, trained: Tensor) -> d
     nothing = output.cls_logits.sum() * 0 + output.box_logits.sum() * 0  # for every parameter has a gradient
     return {
         "loss_cls": (of_class * shares[0]).sum() / num_trained + nothing,
-        "loss_obj": W_OBJ * objectness.sum() / num_pos,
+        "loss_obj": W_OBJ * (objectness * torch.where(positive, 1.0, negative_weight)).sum() / num_pos,
         "loss_bbox": W_BOX * ((1 - overlap.square()) * shares[1]).sum() / num_trained + nothing,
         "n_pos": positive.sum() / len(positive),
     }
