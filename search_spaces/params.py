@@ -58,7 +58,8 @@ def merged(name: str, parts: Sequence[type], without: typing.Container[str] = ()
         for field in dataclasses.fields(cls)
         if field.name not in without
     }
-    own = {key: value for cls in parts for key, value in vars(cls).items() if isinstance(value, property)}
+    classes = [base for cls in parts for base in reversed(cls.__mro__)]
+    own = {key: value for cls in classes for key, value in vars(cls).items() if isinstance(value, property)}
     return dataclasses.make_dataclass(
         name, list(members.values()), namespace=own, frozen=True, kw_only=True, slots=True
     )

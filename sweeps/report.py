@@ -151,7 +151,7 @@ def _leaders(found: Findings, best: Sequence[Trial]) -> list[Trial]:
     """The best trials, or of methods searched alike the best of each, and the published defaults wherever they are."""
     leading = list(best[: figures.NUM_CURVES])
     if found.spec.each_method:
-        leading = [next((trial for trial in best if trial.method == method), best[0]) for method in found.spec.methods]
+        leading = list({trial.method: trial for trial in reversed(best)}.values())
     return [trial for trial in best if trial in leading or _is_preset(found, trial)]
 
 

@@ -94,6 +94,9 @@ class TrialConfig:
 
     def step_identity(self, step: int) -> dict[str, Any]:
         """What the weights at the end of `step` depend on, and nothing else."""
+        if self.checkpoint:
+            weights = _weights_identity(self.checkpoint)
+            return {"checkpoint": weights, "detector": self.detector, "classes": self.scenario.steps}
         shared = {
             "version": TRAINING_VERSION,
             "classes": self.scenario.steps[: step + 1],
@@ -106,8 +109,6 @@ class TrialConfig:
             "ema_momentum": self.ema_momentum,
             "device": self.device if self.device == "cuda" else [self.device, self.threads],
         }
-        if self.checkpoint:
-            return {"checkpoint": _weights_identity(self.checkpoint), "detector": self.detector}
         if step < self.first_step:
             return shared
         *before, last = self.segments(0, self.progress_at(step, self.epochs))

@@ -14,7 +14,7 @@ from mmdet.models import BaseDetector
 
 from trainables.catalog import DETECTORS
 from trainables.config import TrialConfig
-from trainables.detectors.growth import build_detector, load_weights, test_with
+from trainables.detectors.growth import build_detector, load_weights, set_nms
 from trainables.environment import prepare_process
 from trainables.errors import CheckpointError
 from trainables.files import written_whole
@@ -139,7 +139,7 @@ def load_exported(path: Path) -> BaseDetector:
         raise CheckpointError(str(path), ["must be an exported checkpoint; `sweeps export` makes one"])
     meta = saved["meta"]
     detector = _built(path, meta["detector"], meta["classes"], saved["state_dict"])
-    test_with(detector, meta.get("nms", {}))
+    set_nms(detector, meta.get("nms", {}))
     return detector
 
 

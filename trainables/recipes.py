@@ -80,20 +80,13 @@ TINY = Recipe(
     std=(64.0, 64.0, 64.0),
 )
 
-YOLOY = Recipe(
-    optimizer="SGD",
+YOLOY = replace(
+    GFL_1X,
     base_lr=0.02,
     batch_ref=64,
-    batch_size=16,
-    base_epochs=12,
-    epochs=12,
-    schedule="step",
-    warmup_ratio=0.001,
-    milestones=(8 / 12, 11 / 12),
     scale=(640, 640),
     train_scales=tuple((side, side) for side in range(416, 641, 32)),
     photometric=True,
-    flip=0.5,
     score_thr=0.01,
     nms_iou=0.65,
 )

@@ -12,7 +12,7 @@ from mmdet.models import BaseDetector
 
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets.voc import is_voc
-from trainables.detectors.growth import build_detector, load_weights, test_with
+from trainables.detectors.growth import build_detector, load_weights, set_nms
 from trainables.errors import CheckpointError
 from trainables.evaluation import evaluate
 from trainables.export import load_exported
@@ -120,7 +120,7 @@ def class_ap(detector: BaseDetector, config: TrialConfig, runtime: Runtime, step
     Args:
         whole: with VOC's own columns (`trainables.voc_evaluation.columns`), where the images are VOC's.
     """
-    test_with(detector, config.nms)
+    set_nms(detector, config.nms)
     dataset, truth = scored_data(config, runtime, step)
     ids = {category["name"]: category["id"] for category in truth["categories"]}
     category_ids = [ids[name] for name in config.scenario.seen(step)]

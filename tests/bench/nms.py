@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tests.bench.digits import erd_config, scenes
 from trainables.config import Runtime
 from trainables.datasets.image_table import stacked
-from trainables.detectors.growth import build_detector, load_weights, test_with
+from trainables.detectors.growth import build_detector, load_weights, set_nms
 from trainables.detectors.voting_nms import TYPE
 from trainables.environment import prepare_process
 from trainables.evaluation import evaluate
@@ -81,7 +81,7 @@ def _suppressed(detector: BaseDetector, candidates: list[Found]) -> tuple[dict[s
     heads = {}
     for kind, nms in KINDS.items():
         own = copy.deepcopy(detector)
-        test_with(own, nms)
+        set_nms(own, nms)
         heads[kind] = own.bbox_head
     found: dict[str, list[Found]] = {kind: [] for kind in KINDS}
     seconds = dict.fromkeys(KINDS, 0.0)

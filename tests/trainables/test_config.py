@@ -178,7 +178,7 @@ def test_who_teaches_the_only_step_counts_whole(tmp_path: Path) -> None:
     for name in ("one.pth", "other.pth"):
         (tmp_path / name).write_text(name)
     base = ALONE.joint(0)
-    teachers = [
+    teachers: list[Any] = [
         None,
         base,
         replace(base, base_seed=1),
@@ -187,6 +187,8 @@ def test_who_teaches_the_only_step_counts_whole(tmp_path: Path) -> None:
         *(replace(base, checkpoint=str(tmp_path / name)) for name in ("one.pth", "other.pth")),
     ]
     assert len({replace(ALONE, teacher=teacher).config_id for teacher in teachers}) == len(teachers)
+    reordered = replace(teachers[-1], scenario=named_scenario("digits/10", "shuffle:1"))
+    assert reordered.config_id != teachers[-1].config_id  # else its classes would never be compared with the file's
     assert replace(ALONE, teacher=base).taught_by(0) == (base, 0)
     assert CONFIG.taught_by(0) is None
     assert CONFIG.taught_by(2) == (CONFIG, 1)

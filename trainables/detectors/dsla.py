@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from trainables.detectors.forward import Forward, Samples, Targets
 
 TOP, IOU_WEIGHT, EPS = 13, 3.0, 1e-7
-NEVER = 1e8
 
 
 @torch.no_grad()

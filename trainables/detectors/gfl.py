@@ -39,7 +39,7 @@ def gfl(num_classes: int, recipe: Recipe, depth: int, head: str = GFL_HEAD, dcn:
     head_config = _head(
         head, num_classes, channels=256, convs=4, groups=32, reg_max=16, scale=8, strides=(8, 16, 32, 64, 128)
     )
-    return _model(backbone, neck, head_config, recipe)
+    return model(backbone, neck, head_config, recipe)
 
 
 def gfl_tiny(num_classes: int, recipe: Recipe, depth: int = 18, width: int = 16, head: str = GFL_HEAD) -> Config:
@@ -50,10 +50,6 @@ def gfl_tiny(num_classes: int, recipe: Recipe, depth: int = 18, width: int = 16,
         width: channels of the stem and of the first stage.
         head: class of the head, GFL's or GFLv2's.
     """
-    backbone = {
-        "type": "ResNet", "depth": depth, "base_channels": width, "stem_channels": width, "num_stages": 4,
-        "out_indices": (1, 2, 3), "frozen_stages": -1, "norm_eval": False, "style": "pytorch",
-    }  # fmt: skip
     neck = {
         "type": "FPN",
         "in_channels": [2 * width, 4 * width, 8 * width],
@@ -62,7 +58,15 @@ def gfl_tiny(num_classes: int, recipe: Recipe, depth: int = 18, width: int = 16,
         "num_outs": 3,
     }
     head_config = _head(head, num_classes, channels=32, convs=2, groups=8, reg_max=8, scale=4, strides=(8, 16, 32))
-    return _model(backbone, neck, head_config, recipe)
+    return model(tiny_resnet(depth, width), neck, head_config, recipe)
+
+
+def tiny_resnet(depth: int, width: int) -> Config:
+    """A ResNet for 128 px scenes, all of which trains, with outputs of 2, 4 and 8 times `width` channels."""
+    return {
+        "type": "ResNet", "depth": depth, "base_channels": width, "stem_channels": width, "num_stages": 4,
+        "out_indices": (1, 2, 3), "frozen_stages": -1, "norm_eval": False, "style": "pytorch",
+    }  # fmt: skip
 
 
 def _head(
@@ -90,13 +94,19 @@ def _head(
     }  # fmt: skip
 
 
-def _model(backbone: Config, neck: Config, head: Config, recipe: Recipe) -> Config:
+def preprocessor(recipe: Recipe) -> Config:
+    """What normalises and pads a batch."""
+    return {
+        "type": "DetDataPreprocessor", "mean": recipe.mean, "std": recipe.std, "bgr_to_rgb": True,
+        "pad_size_divisor": recipe.pad_divisor,
+    }  # fmt: skip
+
+
+def model(backbone: Config, neck: Config, head: Config, recipe: Recipe) -> Config:
+    """A detector that is trained and tested as GFL is."""
     return {
         "type": "GFL",
-        "data_preprocessor": {
-            "type": "DetDataPreprocessor", "mean": recipe.mean, "std": recipe.std, "bgr_to_rgb": True,
-            "pad_size_divisor": recipe.pad_divisor,
-        },
+        "data_preprocessor": preprocessor(recipe),
         "backbone": backbone,
         "neck": neck,
         "bbox_head": head,

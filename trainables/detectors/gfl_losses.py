@@ -6,7 +6,7 @@ ERD (arXiv 2204.02136): old classes get no ground-truth gradient, not even as ba
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +44,20 @@ def from_stages(detector: SingleStageDetector, stages: Sequence[Tensor]) -> Forw
     if isinstance(head, GFLv2Head):
         pairs = zip(cls_scores, bbox_preds, strict=True)
         joint = flatten_levels([head.joint_logits(*pair) for pair in pairs], head.cls_out_channels).float()
+    features = {"cls_tower": cls_tower, "reg_tower": reg_tower, "fpn": fpn}
+    return on_grid(head, cls_scores, bbox_preds, features, joint)
+
+
+def on_grid(
+    head: GFLHead,
+    cls_scores: Sequence[Tensor],
+    bbox_preds: Sequence[Tensor],
+    features: Mapping[str, Sequence[Tensor]],
+    joint: Tensor | None = None,
+) -> Forward:
+    """A forward pass from the logits of each level and where a head's locations are."""
     sizes = [tuple(level.shape[-2:]) for level in cls_scores]
-    priors = head.prior_generator.grid_priors(sizes, device=fpn[0].device)
+    priors = head.prior_generator.grid_priors(sizes, device=cls_scores[0].device)
     counts = tuple(len(level) for level in priors)
     anchors = torch.cat(priors)
     strides = torch.cat(
@@ -57,7 +69,7 @@ def from_stages(detector: SingleStageDetector, stages: Sequence[Tensor]) -> Forw
         (anchors[:, :2] + anchors[:, 2:]) / 2,
         strides,
         counts,
-        {"cls_tower": cls_tower, "reg_tower": reg_tower, "fpn": fpn},
+        features,
         float(head.prior_generator.octave_base_scale),
         joint,
     )

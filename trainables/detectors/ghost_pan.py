@@ -48,7 +48,7 @@ class GhostModule(nn.Module):
     def __init__(self, inputs: int, outputs: int, active: bool = True) -> None:
         super().__init__()
         half = outputs // 2
-        act = (lambda: leaky()) if active else nn.Identity
+        act = leaky if active else nn.Identity
         self.primary_conv = nn.Sequential(nn.Conv2d(inputs, half, 1, bias=False), nn.BatchNorm2d(half), act())
         self.cheap_operation = nn.Sequential(
             nn.Conv2d(half, half, 3, 1, 1, groups=half, bias=False), nn.BatchNorm2d(half), act()
@@ -97,8 +97,9 @@ class GhostPAN(BaseModule):
         out_channels: of every level.
     """
 
-    def __init__(self, in_channels: Sequence[int], out_channels: int, kernel: int = 5, init_cfg: object = None) -> None:
-        super().__init__(init_cfg)
+    def __init__(self, in_channels: Sequence[int], out_channels: int) -> None:
+        super().__init__()
+        kernel = 5
         steps = range(len(in_channels) - 1)
         self.reduce_layers = nn.ModuleList(ConvNorm(width, out_channels) for width in in_channels)
         self.top_down_blocks = nn.ModuleList(GhostBlocks(2 * out_channels, out_channels, kernel) for _ in steps)
@@ -112,7 +113,7 @@ class GhostPAN(BaseModule):
         inner = [reduced[-1]]
         for low, block in zip(reversed(reduced[:-1]), self.top_down_blocks, strict=True):
             high = F.interpolate(inner[0], scale_factor=2.0, mode="bilinear", align_corners=False)
-            inner.insert(0, block(torch.cat([high[..., : low.shape[-2], : low.shape[-1]], low], 1)))
+            inner.insert(0, block(torch.cat([high, low], 1)))
         outs = [inner[0]]
         for high, down, block in zip(inner[1:], self.downsamples, self.bottom_up_blocks, strict=True):
             outs.append(block(torch.cat([down(outs[-1]), high], 1)))

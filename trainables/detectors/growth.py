@@ -116,7 +116,7 @@ def load_weights(module: nn.Module, weights: StateDict, origin: str) -> None:
     module.load_state_dict(weights)
 
 
-def test_with(detector: BaseDetector, nms: Mapping[str, Scalar]) -> None:
+def set_nms(detector: BaseDetector, nms: Mapping[str, Scalar]) -> None:
     """Let `detector` test with `test_cfg.nms` changed so."""
     test_cfg = detector.bbox_head.test_cfg
     test_cfg.nms = ConfigDict({**test_cfg.nms, **nms})

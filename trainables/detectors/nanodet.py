@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.model import bias_init_with_prob
 from torch import Tensor, nn
 
+from trainables.detectors.gfl import model
 from trainables.detectors.ghost_pan import DepthwiseSeparable
 from trainables.detectors.heads import VotingGFLHead
 from trainables.recipes import Recipe
@@ -25,42 +26,26 @@ HERE = "trainables.detectors"
 def nanodet(num_classes: int, recipe: Recipe, width: float = 1.0) -> Config:
     """The model config of NanoDet-Plus-m on a ShuffleNetV2 of `width` 0.5, 1 or 1.5."""
     backbone = {"type": f"{HERE}.shufflenet.ShuffleNetV2", "channels": WIDTHS[width]}
-    return _model(backbone, WIDTHS[width], 128 if width > 1 else 96, num_classes, recipe, STRIDES)
+    return _model(backbone, 128 if width > 1 else 96, num_classes, recipe)
 
 
 def nanodet_tiny(num_classes: int, recipe: Recipe) -> Config:
     """The model config of a NanoDet-Plus for 128 px scenes, trained from random weights."""
     backbone = {"type": f"{HERE}.shufflenet.ShuffleNetV2", "channels": WIDTHS[0.5], "repeats": (2, 4, 2)}
-    return _model(backbone, WIDTHS[0.5], 64, num_classes, recipe, STRIDES)
+    return _model(backbone, 64, num_classes, recipe)
 
 
-def _model(
-    backbone: Config, widths: Sequence[int], channels: int, num_classes: int, recipe: Recipe, strides: Sequence[int]
-) -> Config:
-    return {
-        "type": "GFL",
-        "data_preprocessor": {
-            "type": "DetDataPreprocessor", "mean": recipe.mean, "std": recipe.std, "bgr_to_rgb": True,
-            "pad_size_divisor": recipe.pad_divisor,
-        },
-        "backbone": backbone,
-        "neck": {"type": f"{HERE}.ghost_pan.GhostPAN", "in_channels": widths, "out_channels": channels},
-        "bbox_head": {
-            "type": f"{HERE}.nanodet.NanoDetPlusHead", "num_classes": num_classes, "in_channels": channels,
-            "feat_channels": channels, "stacked_convs": 2, "reg_max": REG_MAX,
-            "anchor_generator": {
-                "type": "AnchorGenerator", "ratios": [1.0], "octave_base_scale": 1, "scales_per_octave": 1,
-                "strides": list(strides),
-            },
-        },
-        "train_cfg": {
-            "assigner": {"type": "ATSSAssigner", "topk": 9}, "allowed_border": -1, "pos_weight": -1, "debug": False,
-        },
-        "test_cfg": {
-            "nms_pre": recipe.nms_pre, "min_bbox_size": 0, "score_thr": recipe.score_thr,
-            "nms": {"type": "nms", "iou_threshold": recipe.nms_iou}, "max_per_img": recipe.max_per_img,
+def _model(backbone: Config, channels: int, num_classes: int, recipe: Recipe) -> Config:
+    neck = {"type": f"{HERE}.ghost_pan.GhostPAN", "in_channels": backbone["channels"], "out_channels": channels}
+    head = {
+        "type": f"{HERE}.nanodet.NanoDetPlusHead", "num_classes": num_classes, "in_channels": channels,
+        "feat_channels": channels, "stacked_convs": 2, "reg_max": REG_MAX,
+        "anchor_generator": {
+            "type": "AnchorGenerator", "ratios": [1.0], "octave_base_scale": 1, "scales_per_octave": 1,
+            "strides": list(STRIDES),
         },
     }  # fmt: skip
+    return model(backbone, neck, head, recipe)
 
 
 class NanoDetPlusHead(VotingGFLHead):

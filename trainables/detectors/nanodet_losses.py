@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from mmdet.models import SingleStageDetector
 from torch import Tensor
 
 from trainables.detectors import dsla
-from trainables.detectors.forward import Forward, Samples, Targets, flatten_levels
+from trainables.detectors.forward import Forward, Samples, Targets
+from trainables.detectors.gfl_losses import on_grid
 from trainables.detectors.nanodet import NanoDetPlusHead
 
 
@@ -23,21 +23,7 @@ def from_stages(detector: SingleStageDetector, stages: Sequence[Tensor]) -> Forw
     head: NanoDetPlusHead = detector.bbox_head
     fpn = detector.neck(stages)
     towers = head.towers(fpn)
-    classes, boxes = head.outputs(towers)
-    sizes = [tuple(level.shape[-2:]) for level in classes]
-    anchors = head.prior_generator.grid_priors(sizes, device=fpn[0].device)
-    counts = tuple(map(len, anchors))
-    places = torch.cat(anchors)
-    strides = [places.new_full((n,), s[0]) for n, s in zip(counts, head.prior_generator.strides, strict=True)]
-    return Forward(
-        flatten_levels(classes, head.cls_out_channels).float(),
-        flatten_levels(boxes, 4 * (head.reg_max + 1)).float(),
-        (places[:, :2] + places[:, 2:]) / 2,
-        torch.cat(strides),
-        counts,
-        {"cls_tower": towers, "fpn": list(fpn)},
-        float(head.prior_generator.octave_base_scale),
-    )
+    return on_grid(head, *head.outputs(towers), {"cls_tower": towers, "fpn": fpn})
 
 
 def assign(head: NanoDetPlusHead, output: Forward, samples: Samples) -> Targets:

@@ -57,21 +57,16 @@ class ShuffleNetV2(BaseModule):
     Args:
         channels: of the stages.
         repeats: blocks of each stage.
-        stem: channels of the first convolution.
     """
 
-    def __init__(
-        self, channels: tuple[int, ...], repeats: tuple[int, ...] = REPEATS, stem: int = STEM, init_cfg: object = None
-    ) -> None:
-        super().__init__(init_cfg)
-        self.conv1 = nn.Sequential(nn.Conv2d(3, stem, 3, 2, 1, bias=False), nn.BatchNorm2d(stem), leaky())
+    def __init__(self, channels: tuple[int, ...], repeats: tuple[int, ...] = REPEATS) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(nn.Conv2d(3, STEM, 3, 2, 1, bias=False), nn.BatchNorm2d(STEM), leaky())
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        inputs = stem
+        inputs = STEM
         for number, (outputs, count) in enumerate(zip(channels, repeats, strict=True), start=2):
-            blocks = [
-                ShuffleBlock(inputs if first else outputs, outputs, 2 if first else 1) for first in _firsts(count)
-            ]
-            setattr(self, f"stage{number}", nn.Sequential(*blocks))
+            rest = [ShuffleBlock(outputs, outputs, 1) for _ in range(count - 1)]
+            setattr(self, f"stage{number}", nn.Sequential(ShuffleBlock(inputs, outputs, 2), *rest))
             inputs = outputs
 
     def init_weights(self) -> None:
@@ -91,7 +86,3 @@ class ShuffleNetV2(BaseModule):
             x = stage(x)
             outputs.append(x)
         return tuple(outputs)
-
-
-def _firsts(count: int) -> list[bool]:
-    return [place == 0 for place in range(count)]

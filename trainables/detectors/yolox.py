@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainables.detectors.gfl import preprocessor, tiny_resnet
 from trainables.recipes import Recipe
 
 Config = dict[str, Any]
@@ -27,11 +28,7 @@ def yoloy(num_classes: int, recipe: Recipe, depth: int) -> Config:
 
 def yoloy_tiny(num_classes: int, recipe: Recipe) -> Config:
     """The model config of a YOLOY for 128 px scenes, trained from random weights."""
-    backbone = {
-        "type": "ResNet", "depth": 18, "base_channels": 16, "stem_channels": 16, "num_stages": 4,
-        "out_indices": (1, 2, 3), "frozen_stages": -1, "norm_eval": False, "style": "pytorch",
-    }  # fmt: skip
-    return _model(backbone, [32, 64, 128], 32, num_classes, recipe)
+    return _model(tiny_resnet(18, 16), [32, 64, 128], 32, num_classes, recipe)
 
 
 def yolox(num_classes: int, recipe: Recipe, widen: float) -> Config:
@@ -44,10 +41,7 @@ def yolox(num_classes: int, recipe: Recipe, widen: float) -> Config:
 def _model(backbone: Config, widths: list[int], channels: int, num_classes: int, recipe: Recipe) -> Config:
     return {
         "type": "YOLOX",
-        "data_preprocessor": {
-            "type": "DetDataPreprocessor", "mean": recipe.mean, "std": recipe.std, "bgr_to_rgb": True,
-            "pad_size_divisor": recipe.pad_divisor,
-        },
+        "data_preprocessor": preprocessor(recipe),
         "backbone": backbone,
         "neck": {"type": "YOLOXPAFPN", "in_channels": widths, "out_channels": channels, "num_csp_blocks": 1},
         "bbox_head": {

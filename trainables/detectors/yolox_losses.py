@@ -125,7 +125,7 @@ def losses(
     of_class = (rows * trained.expand(len(positive), -1)[image]).sum(-1)
     objectness = F.binary_cross_entropy_with_logits(output.obj_logits, positive.float(), reduction="none")
     overlap = bbox_overlaps(output.boxes[image, place], targets.boxes[image, place], is_aligned=True)
-    shares = [_spread(share, targets.weights)[image, place] for share in (targets.cls_share, targets.box_share)]
+    shares = [(targets.weights * share)[image, place] for share in (targets.cls_share, targets.box_share)]
     num_trained, num_pos = max(targets.num_trained, 1.0), max(targets.num_pos, 1.0)
     nothing = output.cls_logits.sum() * 0 + output.box_logits.sum() * 0  # for every parameter has a gradient
     return {
@@ -134,7 +134,3 @@ def losses(
         "loss_bbox": W_BOX * ((1 - overlap.square()) * shares[1]).sum() / num_trained + nothing,
         "n_pos": positive.sum() / len(positive),
     }
-
-
-def _spread(share: Tensor | float, weights: Tensor) -> Tensor:
-    return weights * share

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from search_spaces.latent import LatentParams
 from search_spaces.sid import SIDParams
 from trainables.detectors.forward import Batch, Forward
 
@@ -32,7 +31,7 @@ def feature_term(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor
 class SID:
     """The distiller: `loss_sid_cls`, `loss_sid_feat`, those whose weight is not 0; latent distillation's as well."""
 
-    def __init__(self, params: SIDParams | LatentParams) -> None:
+    def __init__(self, params: SIDParams) -> None:
         self.params = params
 
     def __call__(self, student: Forward, teacher: Forward, old: Tensor, batch: Batch) -> dict[str, Tensor]:
