@@ -15,7 +15,7 @@ from trainables.catalog import METHODS
 from trainables.config import Runtime, TrialConfig
 from trainables.records import chain_metrics, known_score
 from trainables.store import PROGRESS_FILE, Store
-from trainables.table_plans import image_plan, response_plan, target_plan
+from trainables.table_plans import image_plan, latent_plan, response_plan, shares_backbone, target_plan
 from trainables.tune import chain_task, joint_task, tables_task, teacher_task
 
 REFERENCE_METRICS = ("ap_all", "ap_old", "ap_new", "ap50_all", "ap75_all", "hmean", "forgetting", "omega", "rel_gap")
@@ -168,9 +168,11 @@ def announce_tables(configs: Mapping[str, TrialConfig], runtime: Runtime, displa
         "targets": (target_plan(config, runtime, first), "assigned anew"),
     }
     for method, own in configs.items():
+        whose = "" if len(configs) == 1 else f" for {method}"
         if METHODS[method].taught:
-            name = "responses" if len(configs) == 1 else f"responses for {method}"
-            plans[name] = (response_plan(own, runtime, first), "the teacher runs live")
+            plans[f"responses{whose}"] = (response_plan(own, runtime, first), "the teacher runs live")
+        if shares_backbone(own):
+            plans[f"latents{whose}"] = (latent_plan(own, runtime, first), "the backbone runs for each batch")
     for kind, (plan, otherwise) in plans.items():
         table = f"a table of about {plan.num_bytes / 1e6:,.0f} MB for all trials"
         instead = f"{otherwise} instead of {table}" if plan.num_bytes else otherwise

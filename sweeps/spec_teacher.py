@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sweeps.spec_file import JOINT, Teacher, choices
-from trainables.catalog import DETECTORS, head_config, strides
+from trainables.catalog import DETECTORS, part_config, strides
 from trainables.scenarios import Scenario
 
 COMPRESSING = "ld"
@@ -65,5 +65,5 @@ def _problems_of_one(where: str, teacher: Teacher, student: str | None, check_fi
 
 
 def _shape(detector: str) -> tuple[Any, ...]:
-    head = head_config(detector)
+    head = part_config(detector)
     return (*strides(head), *(head.get(key) for key in SAME))

@@ -18,7 +18,7 @@ class Method:
 
     Attributes:
         target: builds its distiller; None where there is nothing to distil.
-        parts: what else it does: `replay`, `pseudo_label`, `teacher_boxes` (pseudo-labels of its own).
+        parts: what else it does: `replay`, `latent_replay`, `pseudo_label`, `teacher_boxes` (pseudo-labels of its own).
     """
 
     params: type
@@ -32,6 +32,11 @@ class Method:
     def taught(self) -> bool:
         """Whether it has a teacher."""
         return self.target is not None or "pseudo_label" in self.parts
+
+    @property
+    def replays(self) -> bool:
+        """Whether it sees images of earlier steps, or what was kept of them."""
+        return bool({"replay", "latent_replay"} & set(self.parts))
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,9 @@ _ALONE = {
     "lwf": Method(lwf.LwFParams, lwf.PRESETS, "published", "trainables.distillation.lwf:LwF", _ANY),
     "sid": Method(sid.SIDParams, sid.PRESETS, "published", "trainables.distillation.sid:SID", _ANY),
     "latent": Method(latent.LatentParams, latent.PRESETS, "published", "trainables.distillation.sid:SID", _ANY),
+    "latent_replay": Method(
+        latent.LatentReplayParams, latent.REPLAY_PRESETS, "published", None, _ANY, ("latent_replay",)
+    ),
     "ilyolox": Method(
         ilyolox.ILYOLOXParams, ilyolox.PRESETS, "paper", "trainables.distillation.ckd:CKD", _YOLOX, ("teacher_boxes",)
     ),
@@ -128,11 +136,11 @@ def misfit(method: str, detector: str) -> str | None:
     return f"method {method!r} needs a detector of {', '.join(heads)}, but got detector={detector!r} ({head})"
 
 
-def head_config(detector: str, num_classes: int = 1) -> dict[str, Any]:
-    """The `bbox_head` of a detector's mmdet config."""
+def part_config(detector: str, part: str = "bbox_head", num_classes: int = 1) -> dict[str, Any]:
+    """A `part` of a detector's mmdet config."""
     entry = DETECTORS[detector]
-    head: dict[str, Any] = load(entry.target)(num_classes, entry.recipe, **entry.options)["bbox_head"]
-    return head
+    found: dict[str, Any] = load(entry.target)(num_classes, entry.recipe, **entry.options)[part]
+    return found
 
 
 def strides(head: Mapping[str, Any]) -> tuple[int, ...]:

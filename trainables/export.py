@@ -124,6 +124,7 @@ def _meta(detector: str, steps: Sequence[Sequence[str]]) -> dict[str, Any]:
         "mean": list(recipe.mean),
         "std": list(recipe.std),
         "scale": list(recipe.scale) if recipe.scale else None,
+        "keep_ratio": recipe.keep_ratio,
         "pad_divisor": recipe.pad_divisor,
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trainables.detectors.families import family_of
 from trainables.detectors.forward import Batch, Completes, Distiller, Forward, Samples, Targets, n_pseudo, rounded
 from trainables.errors import TrainingError
+from trainables.latents import Latents, Stages, gathered
 
 
 class IncrementalDetector(BaseModel):
@@ -35,8 +36,10 @@ class IncrementalDetector(BaseModel):
         targets: what the locations of a batch should say, from a table; assigned anew without it.
         responses: what the teacher says of a batch, from a table; there is no live teacher then.
         response_dtype: what a live teacher's logits are rounded to.
-        frozen: `backbone` or, of that, all `but_last_stage`: keeps its weights and statistics. A whole frozen backbone
-            serves a live teacher as well.
+        frozen: `backbone` or, of that, all `but_last_stage`: keeps its weights. A whole frozen backbone serves a live
+            teacher as well.
+        backbone_bn: `eval`: what is frozen keeps its statistics too; `train`: it does not, and serves no teacher.
+        latents: hold what a whole frozen backbone says of some samples.
 
     Raises:
         ValueError: a frozen backbone that is not the live teacher's.
@@ -56,6 +59,8 @@ class IncrementalDetector(BaseModel):
         responses: Callable[[Samples], Any] | None = None,
         response_dtype: str = "float32",
         frozen: str = "none",
+        backbone_bn: str = "eval",
+        latents: Sequence[Latents] = (),
     ) -> None:
         super().__init__(data_preprocessor=student.data_preprocessor)
         self.student, self.family = student, family_of(student)
@@ -65,15 +70,16 @@ class IncrementalDetector(BaseModel):
         self.gt_options = gt_options or {}
         self.targets, self.responses, self.response_dtype = targets or self._assigned, responses, response_dtype
         object.__setattr__(self, "teacher", teacher)
-        self._frozen = _frozen_part(student, frozen)
-        self._shared = frozen == "backbone"
-        if self._shared and teacher is not None:
+        part = _frozen_part(student, frozen)
+        self._resting = part if backbone_bn == "eval" else []
+        self.shares_backbone, self.latents = part == [student.backbone] == self._resting, latents
+        if self.shares_backbone and teacher is not None:
             _require_same(student, teacher)
 
     def train(self, mode: bool = True) -> IncrementalDetector:
         """As torch's; what is frozen keeps its statistics."""
         super().train(mode)
-        for module in self._frozen:
+        for module in self._resting:
             module.eval()
         return self
 
@@ -89,8 +95,7 @@ class IncrementalDetector(BaseModel):
         """Named losses for `mode='loss'`; anything else is the student's own answer."""
         if mode != "loss":
             return self.student(inputs, data_samples, mode)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._shared):
-            stages = self.student.backbone(inputs)
+        stages = self._stages(inputs, data_samples)
         student = self.family.from_stages(self.student, stages)
         teacher = self._told(inputs, data_samples, stages)
         with torch.autocast(inputs.device.type, enabled=False):
@@ -100,6 +105,17 @@ class IncrementalDetector(BaseModel):
             if self.distiller is not None and len(self.old):
                 losses |= self.distiller(student, teacher, self.old, batch)
         return losses
+
+    def _stages(self, images: Tensor, samples: Samples) -> Stages:
+        """The outputs of the student's backbone."""
+
+        def run(places: list[int]) -> Stages:
+            some = images if len(places) == len(images) else images[places]
+            stages: Stages = self.student.backbone(some)
+            return stages
+
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.shares_backbone):
+            return gathered(self.latents, samples, run)
 
     def trained(self, samples: Samples) -> Tensor:
         """(B, C) which class channels the ground truth of each image trains."""
@@ -123,14 +139,14 @@ class IncrementalDetector(BaseModel):
     def _assigned(self, student: Forward, samples: Samples) -> Targets:
         return self.family.assign(self.student.bbox_head, student, samples)
 
-    def _told(self, inputs: Tensor, samples: Samples, stages: Any) -> Any:
+    def _told(self, inputs: Tensor, samples: Samples, stages: Stages) -> Any:
         """What the teacher says of the batch; `stages` are the outputs of the student's backbone."""
         if self.responses is not None:
             return self.responses(samples)
         if self.teacher is None:
             return None
         with torch.no_grad():
-            stages = stages if self._shared else self.teacher.backbone(inputs)
+            stages = stages if self.shares_backbone else self.teacher.backbone(inputs)
             return rounded(self.family.from_stages(self.teacher, stages), self.response_dtype)
 
     def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:

@@ -6,12 +6,31 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
+class Photometric:
+    """How far colours change while training: brightness (of 255) and hue by at most so much, contrast and saturation by
+    a factor; each for half of the images."""
+
+    brightness: int = 32
+    contrast: tuple[float, float] = (0.5, 1.5)
+    saturation: tuple[float, float] = (0.5, 1.5)
+    hue: int = 18
+
+
+@dataclass(frozen=True, kw_only=True)
+class Affine:
+    """How far images are zoomed about their centre and shifted, in shares of their sides, while training."""
+
+    scale: tuple[float, float]
+    translate: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Numbers of training and testing.
 
     `milestones` are fractions of the step's epochs (step schedule); `final_ratio` ends a cosine schedule. `scale` is
-    (width, height) in px, kept in ratio; None leaves images as they are. `train_scales`, where there are any, are drawn
-    from in its place while training, and `photometric` changes colours there. `mean`, `std` are RGB, 0 to 255.
+    (width, height) in px, kept in ratio or not; None leaves images as they are. `train_scales`, where there are any,
+    are drawn from in its place while training. `mean`, `std` are RGB, 0 to 255.
     """
 
     optimizer: str
@@ -27,8 +46,10 @@ class Recipe:
     momentum: float = 0.9
     clip_norm: float | None = None
     scale: tuple[int, int] | None = None
+    keep_ratio: bool = True
     train_scales: tuple[tuple[int, int], ...] = ()
-    photometric: bool = False
+    affine: Affine | None = None
+    photometric: Photometric | None = None
     flip: float = 0.0
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
@@ -37,6 +58,16 @@ class Recipe:
     nms_iou: float = 0.6
     nms_pre: int = 1000
     max_per_img: int = 100
+
+    @property
+    def still(self) -> Recipe:
+        """The recipe without augmentation."""
+        return replace(self, train_scales=(), affine=None, photometric=None, flip=0.0)
+
+    @property
+    def drawn_anew(self) -> bool:
+        """Whether an image is never seen twice as it was."""
+        return bool(self.train_scales or self.affine or self.photometric)
 
 
 def linear_lr(recipe: Recipe, lr_scale: float, images_per_device: int, devices: int = 1) -> float:
@@ -86,7 +117,7 @@ YOLOY = replace(
     batch_ref=64,
     scale=(640, 640),
     train_scales=tuple((side, side) for side in range(416, 641, 32)),
-    photometric=True,
+    photometric=Photometric(),
     score_thr=0.01,
     nms_iou=0.65,
 )
@@ -106,6 +137,9 @@ NANODET = Recipe(
     final_ratio=0.05,
     clip_norm=35.0,
     scale=(320, 320),
+    keep_ratio=False,
+    affine=Affine(scale=(0.6, 1.4), translate=0.2),
+    photometric=Photometric(brightness=51, contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=0),
     flip=0.5,
 )
-"""Of repository pastifra/Continual_Nanodet, without its random scale and colours."""
+"""Of repository pastifra/Continual_Nanodet."""

@@ -1,4 +1,4 @@
-"""The tables that a step draws on, from the store or built now: images, assigned targets, its teacher's responses.
+"""The tables that a step draws on, from the store or built now: images, assigned targets, responses, latents.
 
 Each has a plan that says whether it is kept (`table_plans`); what is not kept is loaded, assigned or asked live.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 from mmdet.models import BaseDetector
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from trainables.catalog import METHODS
 from trainables.config import Runtime, TrialConfig
@@ -34,6 +34,7 @@ from trainables.detectors.target_table import TargetTable, write_targets
 from trainables.engine import autocast
 from trainables.files import write_json
 from trainables.forward_table import ForwardTable, write_forwards
+from trainables.latents import LatentBuffer, Latents, LatentTable, Stages, write_latents
 from trainables.pipelines import test_pipeline, train_pipeline
 from trainables.recipes import Recipe
 from trainables.responses import TableTeacher, write_responses
@@ -42,6 +43,7 @@ from trainables.table_plans import (
     TABLE_VERSION,
     heard_features,
     image_plan,
+    latent_plan,
     resized,
     response_floor,
     response_plan,
@@ -62,14 +64,17 @@ def training_data(config: TrialConfig, runtime: Runtime, step: int) -> StepDatas
     current, kept = step_data(config, runtime, step), replayed(config, runtime, step)
     if not kept:
         return current
+    recipe = config.recipe.still if "latent_replay" in METHODS[config.method].parts else config.recipe
     by_step = {earlier: tuple(one.image_id for one in kept if one.step == earlier) for earlier in range(step)}
-    buffer = {earlier: _step_data(config, runtime, step, earlier, ids) for earlier, ids in by_step.items() if ids}
+    buffer = {
+        earlier: _step_data(config, runtime, step, earlier, recipe, ids) for earlier, ids in by_step.items() if ids
+    }
     return ReplayDataset(current, step, buffer)
 
 
 def replayed(config: TrialConfig, runtime: Runtime, step: int) -> list[Kept]:
     """The images of earlier steps that `step` replays."""
-    if not step or "replay" not in METHODS[config.method].parts:
+    if not step or not METHODS[config.method].replays:
         return []
     size, policy = int(config.params["buffer_size"]), str(config.params["policy"])
     return buffer_at(runtime.splits.train.coco, config.scenario.steps, step, size, policy, config.seed)
@@ -80,22 +85,24 @@ def replay_facts(config: TrialConfig, runtime: Runtime, step: int) -> dict[str, 
     kept = {one.image_id for one in replayed(config, runtime, step)}
     if not kept:
         return {}
+    if "latent_replay" in METHODS[config.method].parts:
+        return {"replay_images": float(len(kept))}
     images = [image for image in runtime.splits.train.coco["images"] if image["id"] in kept]
-    sizes = [resized(image["height"], image["width"], config.recipe.scale) for image in images]
+    sizes = [resized(image["height"], image["width"], config.recipe) for image in images]
     return {"replay_images": float(len(kept)), "replay_bytes": float(sum(3 * h * w for h, w in sizes))}
 
 
 def step_data(config: TrialConfig, runtime: Runtime, step: int) -> StepDataset:
     """The images of `step` itself."""
-    return _step_data(config, runtime, step, step)
+    return _step_data(config, runtime, step, step, config.recipe)
 
 
 def _step_data(
-    config: TrialConfig, runtime: Runtime, step: int, of: int, image_ids: tuple[int, ...] | None = None
+    config: TrialConfig, runtime: Runtime, step: int, of: int, recipe: Recipe, image_ids: tuple[int, ...] | None = None
 ) -> StepDataset:
     """At `step` the images of the step `of`, with its labels; of them those with `image_ids`."""
     split, seen, learnt = runtime.splits.train, config.scenario.seen(step), config.scenario.steps[of]
-    return _training_data(split, seen, learnt, config.recipe, image_table(split, config.recipe, runtime), image_ids)
+    return _training_data(split, seen, learnt, recipe, image_table(split, recipe, runtime), image_ids)
 
 
 def scored_data(config: TrialConfig, runtime: Runtime, step: int) -> tuple[StepDataset, steps.Coco]:
@@ -140,7 +147,7 @@ def image_folder(split: Split, recipe: Recipe, runtime: Runtime, training: bool 
     identity = {
         "version": TABLE_VERSION,
         "annotations": split.digest,
-        "scale": recipe.scale,
+        "scale": [recipe.scale, recipe.keep_ratio],
     }
 
     def build(folder: Path) -> None:
@@ -226,6 +233,25 @@ class StepTables:
         self._folders["responses"] = self._shared("responses", own, build)
         return ForwardTable(self._folders["responses"], features, config.device)
 
+    def latents(self, student: BaseDetector) -> list[Latents]:
+        """What the student's frozen backbone says of replayed images, and of the step's own where there is a table."""
+        config, runtime, step = self._config, self._runtime, self._step
+        found: list[Latents] = []
+        data = training_data(config, runtime, step)
+        if "latent_replay" in METHODS[config.method].parts and isinstance(data, ReplayDataset):
+            replayed = Subset(data, range(len(data.current), len(data)))
+            batches = self._preprocessed(student, replayed)
+            found.append(LatentBuffer(self._stages(student, batches), str(config.params["dtype"])))
+        if latent_plan(config, runtime, step).kept:
+
+            def build(folder: Path) -> None:
+                write_latents(folder, self._stages(student, self._batches(student)))
+
+            own = {"backbone": config.step_identity(config.first_step - 1)}
+            self._folders["latents"] = self._shared("latents", own, build)
+            found.append(LatentTable(self._folders["latents"], config.device))
+        return found
+
     @property
     def _teacher_identity(self) -> dict[str, Any]:
         taught_by = self._config.taught_by(self._step)
@@ -239,7 +265,7 @@ class StepTables:
             "version": TABLE_VERSION,
             "annotations": split.digest,
             "learnt": config.scenario.steps[step],
-            "scale": config.recipe.scale,
+            "scale": [config.recipe.scale, config.recipe.keep_ratio],
             "flip": bool(config.recipe.flip),
             "pad_divisor": config.recipe.pad_divisor,
             **own,
@@ -259,23 +285,39 @@ class StepTables:
             split, scenario = runtime.splits.train, config.scenario
             table = image_table(split, config.recipe, runtime)
             dataset = _training_data(split, scenario.seen(self._step), scenario.steps[self._step], still, table)
-            loader = DataLoader(
-                dataset, config.batch_size, num_workers=runtime.workers, collate_fn=stacked,
-                generator=torch.Generator().manual_seed(0),
-            )  # fmt: skip
-            for batch in loader:
-                data = detector.data_preprocessor(batch, True)
-                yield data["inputs"], data["data_samples"]
+            yield from self._preprocessed(detector, dataset)
+
+    def _preprocessed(self, detector: BaseDetector, dataset: Dataset[Any]) -> Iterator[tuple[Tensor, Samples]]:
+        loader = DataLoader(
+            dataset, self._config.batch_size, num_workers=self._runtime.workers, collate_fn=stacked,
+            generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+        for batch in loader:
+            data = detector.data_preprocessor(batch, True)
+            yield data["inputs"], data["data_samples"]
+
+    def _said(self, teacher: BaseDetector) -> Iterator[tuple[Samples, Forward]]:
+        family = family_of(teacher)
+        for samples, output in self._asked(partial(family.forward, teacher), self._batches(teacher)):
+            yield samples, output.first(len(samples))
+
+    def _stages(
+        self, student: BaseDetector, batches: Iterable[tuple[Tensor, Samples]]
+    ) -> Iterator[tuple[Samples, Stages]]:
+        student.backbone.eval()
+        for samples, stages in self._asked(student.backbone, batches):
+            yield samples, [stage[: len(samples)] for stage in stages]
 
     @torch.no_grad()
-    def _said(self, teacher: BaseDetector) -> Iterator[tuple[Samples, Forward]]:
+    def _asked(
+        self, what: Callable[[Tensor], Any], batches: Iterable[tuple[Tensor, Samples]]
+    ) -> Iterator[tuple[Samples, Any]]:
         full = min(self._config.batch_size, len(step_data(self._config, self._runtime, self._step)))
-        for images, samples in self._batches(teacher):
+        for images, samples in batches:
             # A batch of another size may be computed in another order, which changes the last bits.
-            padded = F.pad(images, (0, 0, 0, 0, 0, 0, 0, full - len(images)))
+            padded = F.pad(images, (0, 0, 0, 0, 0, 0, 0, max(full - len(images), 0)))
             with autocast(self._config.device):
-                output = family_of(teacher).forward(teacher, padded)
-            yield samples, output.first(len(samples))
+                yield samples, what(padded)
 
 
 def _timed(build: Callable[[Path], None], images: int) -> Callable[[Path], None]:

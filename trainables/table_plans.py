@@ -13,7 +13,7 @@ from typing import Any
 
 from search_spaces.distributions import Scalar
 from search_spaces.params import covers, floor
-from trainables.catalog import DETECTORS, METHODS, head_config, strides
+from trainables.catalog import DETECTORS, METHODS, part_config, strides
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import steps
 from trainables.datasets.splits import Split
@@ -23,6 +23,7 @@ TABLE_VERSION = 1
 """Counts the changes of this code that change what tables hold."""
 
 ASSIGNED_BY_PREDICTION = ("yolox", "nanodet")  # families of heads
+LAST_STRIDE = 32  # of every backbone
 POSITIVES_PER_OBJECT = 12  # a guess for sizes alone: ATSS takes 9 candidates a level and keeps some
 
 
@@ -68,7 +69,7 @@ def response_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan
     """What the teacher of a step says about its training images, where any trial may listen."""
     taught_by = config.taught_by(step)
     assert taught_by is not None, f"{config.method} has a teacher"
-    if "replay" in METHODS[config.method].parts:
+    if METHODS[config.method].replays:
         return TablePlan(0, "with replay each trial asks about images of its own")
     if reason := _augmented(config.recipe):
         return TablePlan(0, reason)
@@ -82,10 +83,36 @@ def response_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan
     locations = sum(count * sum(_levels(config, height, width)) for (height, width), count in sizes.items())
     rows = math.ceil(locations * _flips(config.recipe) * share)
     number = 2 if config.response_dtype == "float16" else 4
-    head = head_config(config.detector)
+    head = part_config(config.detector)
     channels += len(teacher.scenario.seen(last)) + (4 * (head["reg_max"] + 1) if "reg_max" in head else 5)
     num_bytes = rows * (number * channels + 14)
     return _of_one_size(coco["images"], config.recipe, num_bytes) or _within(runtime, num_bytes)
+
+
+def latent_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan:
+    """What the frozen backbone says of a step's training images; it is the base step's at every step."""
+    if not (step and shares_backbone(config)):
+        return TablePlan(0, "the backbone is trained")
+    if reason := _augmented(config.recipe):
+        return TablePlan(0, reason)
+    coco = steps.training_set(runtime.splits.train.coco, config.scenario.steps[step])
+    channels = part_config(config.detector, "neck")["in_channels"]
+    sides = [LAST_STRIDE >> number for number in reversed(range(len(channels)))]
+    numbers = sum(
+        count * width * math.prod(math.ceil(side / stride) for side in padded)
+        for size, count in _sizes(coco["images"], config.recipe).items()
+        for padded in [_padded(config, *size)]
+        for width, stride in zip(channels, sides, strict=True)
+    )
+    num_bytes = 4 * numbers * _flips(config.recipe)
+    return _of_one_size(coco["images"], config.recipe, num_bytes) or _within(runtime, num_bytes)
+
+
+def shares_backbone(config: TrialConfig) -> bool:
+    """Whether the whole backbone stays as the base step left it."""
+    params = METHODS[config.method].params(**config.params)
+    frozen, statistics = getattr(params, "frozen", "none"), getattr(params, "backbone_bn", "eval")
+    return (frozen, statistics) == ("backbone", "eval")
 
 
 def heard_features(config: TrialConfig) -> tuple[str, ...] | None:
@@ -101,7 +128,7 @@ def _heard(config: TrialConfig, runtime: Runtime) -> tuple[float, int]:
     """The share of the locations that a trial may listen to, and the channels of features that it listens to there."""
     features = heard_features(config)
     if features is not None:
-        return 1.0, len(features) * head_config(config.detector)["feat_channels"]  # FPN and towers are equally wide
+        return 1.0, len(features) * part_config(config.detector)["feat_channels"]  # FPN and towers are equally wide
     return _share(response_floor(config, runtime)), 0
 
 
@@ -145,29 +172,35 @@ def _of_one_size(images: list[dict[str, Any]], recipe: Recipe, num_bytes: int) -
 
 def _sizes(images: list[dict[str, Any]], recipe: Recipe) -> Counter[tuple[int, int]]:
     """How many images have which (height, width) after the resize."""
-    return Counter(resized(image["height"], image["width"], recipe.scale) for image in images)
+    return Counter(resized(image["height"], image["width"], recipe) for image in images)
 
 
-def resized(height: int, width: int, scale: tuple[int, int] | None) -> tuple[int, int]:
-    """(height, width) in px of an image that is resized in ratio into `scale`, as mmcv does it."""
+def resized(height: int, width: int, recipe: Recipe) -> tuple[int, int]:
+    """(height, width) in px of an image after the recipe's resize, as mmcv does it."""
+    scale = recipe.scale
     if scale is None:
         return height, width
+    if not recipe.keep_ratio:
+        return scale[1], scale[0]
     factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
     return int(height * factor + 0.5), int(width * factor + 0.5)
 
 
 def _levels(config: TrialConfig, height: int, width: int) -> Iterator[int]:
     """The number of locations of each pyramid level."""
-    padded = [math.ceil(side / config.recipe.pad_divisor) * config.recipe.pad_divisor for side in (height, width)]
-    for stride in strides(head_config(config.detector)):
+    padded = _padded(config, height, width)
+    for stride in strides(part_config(config.detector)):
         yield math.prod(math.ceil(side / stride) for side in padded)
+
+
+def _padded(config: TrialConfig, height: int, width: int) -> list[int]:
+    divisor = config.recipe.pad_divisor
+    return [math.ceil(side / divisor) * divisor for side in (height, width)]
 
 
 def _augmented(recipe: Recipe) -> str | None:
     """Why an image is never seen twice as it was, or None."""
-    return (
-        "the recipe draws sizes or colours anew for each image" if recipe.train_scales or recipe.photometric else None
-    )
+    return "the recipe draws sizes or colours anew for each image" if recipe.drawn_anew else None
 
 
 def _flips(recipe: Recipe) -> int:

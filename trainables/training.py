@@ -26,6 +26,7 @@ from trainables.errors import CheckpointError, TrainingError
 from trainables.files import write_json
 from trainables.hooks import AfterEpoch
 from trainables.incremental import IncrementalDetector
+from trainables.latents import LatentBuffer
 from trainables.recipes import linear_lr
 from trainables.step_tables import StepTables, replay_facts, scored_data, training_data
 from trainables.store import PROGRESS_FILE
@@ -147,20 +148,25 @@ def build_model(config: TrialConfig, step: int, previous: Path | None, tables: S
     method = METHODS[config.method]
     params = method.params(**config.params)
     scope = "full" if getattr(params, "loss_scope", "labelled") == "full" else "labelled"
+    wrapped = partial(
+        wrapped,
+        scope=scope,
+        frozen=getattr(params, "frozen", "none"),
+        backbone_bn=getattr(params, "backbone_bn", "eval"),
+        latents=tables.latents(student),
+    )
     if not method.taught:
-        return wrapped(scope=scope)
+        return wrapped()
     assert taught_by is not None
     assert previous is not None
     ask = _teacher(taught_by[0], len(old), previous)
     responses = tables.responses(ask)
     return wrapped(
-        scope=scope,
         teacher=None if responses else ask(),
         responses=responses,
         distiller=load(method.target)(params) if method.target else None,
         pseudo_labels=_completes(config, params, old),
         gt_options=_gt_options(params),
-        frozen=getattr(params, "frozen", "none"),
     )
 
 
@@ -253,15 +259,20 @@ def _costs(
     model: IncrementalDetector, previous: Path | None, tables: StepTables, images_seen: float
 ) -> dict[str, float]:
     parameters, shared = list(model.student.parameters()), tables.facts
-    teacher = previous if model.teacher is not None or model.responses is not None else None
-    return {
+    teacher = 0.0
+    if previous and (model.teacher is not None or model.responses is not None):
+        teacher = json.loads(previous.with_name(FACTS_FILE).read_text())["params_total"]
+        teacher -= sum(p.numel() for p in model.student.backbone.parameters()) if model.shares_backbone else 0
+    kept = sum(one.num_bytes for one in model.latents if isinstance(one, LatentBuffer))
+    costs = {
         "params_total": float(sum(p.numel() for p in parameters)),
         "params_trainable": float(sum(p.numel() for p in parameters if p.requires_grad)),
-        "params_teacher": json.loads(teacher.with_name(FACTS_FILE).read_text())["params_total"] if teacher else 0.0,
+        "params_teacher": teacher,
         "peak_memory_mb": _peak_memory_mb(str(next(iter(parameters)).device.type)),
         "cache_bytes": float(shared.num_bytes),
         **{f"time_saved_{kind}_s": images_seen * each for kind, each in shared.seconds_per_image.items()},
     }
+    return costs | ({"replay_bytes": float(kept)} if kept else {})
 
 
 def _peak_memory_mb(device: str) -> float:

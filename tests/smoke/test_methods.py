@@ -23,8 +23,10 @@ LOSSES = {
     "ld": {"loss_ld", "loss_ld_vlr", "loss_kd"},
     "lwf": {"loss_lwf"},
     "sid": {"loss_sid_cls", "loss_sid_feat"},
+    "latent": {"loss_sid_cls", "loss_sid_feat"},
     "ilyolox": {"loss_obj", "loss_cd_soft", "loss_ld_iou", "n_pseudo"},
     "replay": set(),
+    "latent_replay": set(),
     "pseudo_label": {"n_pseudo"},
     "replay-sid": {"loss_sid_cls", "loss_sid_feat"},
     "replay-pseudo_label-ld": {"loss_ld", "n_pseudo"},
@@ -40,6 +42,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
 def config_of(splits: Splits, method: str, **changes: Any) -> TrialConfig:
     params = asdict(METHODS[method].presets[METHODS[method].default_preset]) | changes
     detector = "gfl_r18_tiny" if misfit(method, "gfl_r18_tiny") is None else "yoloy_tiny"
+    detector = "nanodet_tiny" if "latent" in method else detector
     return TrialConfig(
         scenario=CHAIN, data=splits.train.digest, detector=detector, method=method, params=params,
         optim=asdict(TinyOptimParams()), base_epochs=1, epochs=1, batch_size=8,
@@ -56,7 +59,8 @@ def test_a_chain_learns_with_tables_and_without_to_the_same_bits(splits: Splits,
         assert LOSSES[method] <= event["facts"].keys()
         assert ("replay_bytes" in event["facts"]) == ("replay" in method)
     tables = (tmp_path / "with" / "responses").exists()
-    assert tables == (method in ("ld", "lwf", "sid", "ilyolox") or method.startswith("pseudo_label"))
+    assert tables == (method in ("ld", "lwf", "sid", "latent", "ilyolox") or method.startswith("pseudo_label"))
+    assert (tmp_path / "with" / "latents").exists() == method.startswith("latent")
     without = run_trial(config, runtime(splits, tmp_path / "without", table_budget_gb=0.0), lambda event: None)
     assert bits(without) == bits(results)
 
@@ -97,6 +101,18 @@ def test_five_steps_go_on_where_they_were(splits: Splits, tmp_path: Path) -> Non
         assert len(event["ap_matrix"]["ap"]) == step + 1
         assert {f"ap_step_{number}" for number in range(1, step + 2)} <= event["metrics"].keys()
         assert {"time_train_s", "lr_effective", "peak_memory_mb"} <= event["facts"].keys()
+
+
+def test_replayed_latents_are_as_good_as_their_images(splits: Splits, tmp_path: Path) -> None:
+    images = config_of(splits, "replay-latent", w_cls=0.0, w_feat=0.0)
+    found, events = {}, []
+    for dtype in ("float32", "int8"):
+        latents = config_of(splits, "latent_replay", dtype=dtype)
+        found[dtype] = run_trial(latents, runtime(splits, tmp_path), events.append)
+    assert bits(found["float32"]) == bits(run_trial(images, runtime(splits, tmp_path), lambda event: None))
+    assert bits(found["int8"]) != bits(found["float32"])
+    large, small = (events[last]["facts"]["replay_bytes"] for last in (2, 5))
+    assert 3.5 < large / small < 4.0  # of 4 with the scales
 
 
 def test_without_a_buffer_replay_is_fine_tuning_to_the_bit(splits: Splits, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ DISTILLERS = ("erd", "latent", "ld", "lwf", "sid")
 def test_replay_and_pseudo_labels_go_with_each_distiller_and_with_each_other() -> None:
     parts = ("replay", "pseudo_label", "replay-pseudo_label")
     combined = {f"{part}-{distiller}" for part in parts for distiller in DISTILLERS}
-    assert set(METHODS) == {"finetune", *DISTILLERS, *parts, *combined, "ilyolox", "replay-ilyolox"}
+    assert set(METHODS) == {"finetune", *DISTILLERS, *parts, *combined, "ilyolox", "replay-ilyolox", "latent_replay"}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -27,7 +27,7 @@ def test_a_combination_has_the_parameters_and_defaults_of_its_parts(name: str) -
         own = asdict(alone.presets[alone.default_preset])
         assert {key: values[key] for key in own if key != "loss_scope"} == {k: own[k] for k in own if k != "loss_scope"}
         assert own.keys() - {"loss_scope"} <= params_of(method.params).keys()
-    assert method.taught == (name not in ("finetune", "replay"))
+    assert method.taught == (name not in ("finetune", "replay", "latent_replay"))
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if "-" in name])

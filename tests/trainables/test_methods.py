@@ -180,6 +180,20 @@ def test_a_part_of_the_backbone_can_stay(splits: Splits, bases: Mapping[str, Pat
     assert {name.split(".")[1] for name in moved if name.startswith("backbone.")} == {"stage4"}
 
 
+def test_statistics_of_a_frozen_backbone_can_follow_the_batches(
+    splits: Splits, bases: Mapping[str, Path], tmp_path: Path
+) -> None:
+    model = model_of(config_of(splits, "latent", "nanodet_tiny", backbone_bn="train"), splits, bases, tmp_path)
+    before = copy.deepcopy(model.student.state_dict())
+    model.train_step(batch_of(TWO, NONE), OptimWrapper(torch.optim.AdamW(model.parameters(), lr=0.01)))
+    after = model.student.state_dict()
+    moved = {name for name, value in before.items() if not torch.equal(after[name], value)}
+    of_backbone = {name.rsplit(".")[-1] for name in moved if name.startswith("backbone.")}
+    assert of_backbone == {"running_mean", "running_var", "num_batches_tracked"}
+    taught = model.teacher.state_dict()
+    assert all(torch.equal(taught[name], value) for name, value in before.items() if name.startswith("backbone."))
+
+
 def test_a_backbone_that_is_not_the_teachers_is_not_shared(
     splits: Splits, bases: Mapping[str, Path], tmp_path: Path
 ) -> None:

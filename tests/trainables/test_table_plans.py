@@ -213,7 +213,11 @@ def test_a_size_after_the_resize_is_mmcvs(scale: tuple[int, int] | None) -> None
     drawn = np.random.default_rng(0)
     for height, width in drawn.integers(20, 2000, (300, 2)).tolist():
         expected = mmcv.rescale_size((width, height), scale or 1.0)
-        assert resized(height, width, scale) == expected[::-1]
+        assert resized(height, width, replace(GFL_1X, scale=scale)) == expected[::-1]
+
+
+def test_out_of_ratio_all_images_have_one_size() -> None:
+    assert resized(500, 375, replace(GFL_1X, scale=(320, 240), keep_ratio=False)) == (240, 320)
 
 
 def test_a_plan_loads_no_torch(even: Splits) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmdet.models import GFLHead
+from mmdet.structures import DetDataSample
 from torch import Tensor
 
 from trainables.detectors.forward import Forward, Samples, Targets
@@ -22,9 +23,16 @@ class Rows:
         pairs = zip(image_ids.tolist(), flipped.tolist(), strict=True)
         self._rows = {(image, bool(flip)): row for row, (image, flip) in enumerate(pairs)}
 
+    def __contains__(self, sample: DetDataSample) -> bool:
+        return self._key(sample) in self._rows
+
     def __call__(self, samples: Samples) -> list[int]:
         """The row of each sample."""
-        return [self._rows[sample.img_id, bool(sample.get("flip", False))] for sample in samples]
+        return [self._rows[self._key(sample)] for sample in samples]
+
+    @staticmethod
+    def _key(sample: DetDataSample) -> tuple[int, bool]:
+        return sample.img_id, bool(sample.get("flip", False))
 
 
 def row_keys(samples: Samples) -> dict[str, Array]:
