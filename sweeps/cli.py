@@ -185,15 +185,32 @@ def store(storage: Path | None, root: str | None, kind: str | None, days: float 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@_verb("export", "sweeps export runs/store/steps/3f2a/weights.pt models")
+@_verb("export", "sweeps export runs/store/steps/3f2a/weights.pt models --format onnx-int8 --data sweep.yaml")
 @click.argument("checkpoint", type=FILE)
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--detector", help="Of the catalogue: what mmdet's own checkpoints do not say.")
-def export(checkpoint: Path, out: Path, detector: str | None) -> None:
+@click.option("--classes", type=FILE, help="Their names, one a line: what NanoDet's own checkpoints do not say.")
+@click.option(
+    "--format", "form", default="torch", show_default=True, type=click.Choice(["torch", "onnx", "onnx-int8"]),
+    help="ONNX needs --data, and the extra `edge`.",
+)  # fmt: skip
+@click.option("--data", type=FILE, help="Sweep file: its training images calibrate int8, its test split scores.")
+def export(
+    checkpoint: Path, out: Path, detector: str | None, classes: Path | None, form: str, data: Path | None
+) -> None:
     """Put the student of a checkpoint into the folder OUT: no teacher, no optimizer, classes and detector inside."""
-    from sweeps.tools import export_checkpoint
+    names = classes.read_text(encoding="utf-8").split("\n") if classes else []
+    named = [name.strip() for name in names if name.strip()]
+    if form == "torch":
+        from sweeps.tools import export_checkpoint
 
-    export_checkpoint(checkpoint, out, detector)
+        export_checkpoint(checkpoint, out, detector, named)
+    elif data is None:
+        raise click.UsageError(f"--format {form} needs --data")
+    else:
+        from sweeps.edge import export_edge
+
+        export_edge(checkpoint, out, detector, named, data, int8=form == "onnx-int8")
 
 
 @_verb("fps", "sweeps fps models/gfl_r18_tiny-1a2b3c4d.pth --batch 1 --batch 16")

@@ -128,15 +128,11 @@ def _scores(chains: Sequence[Events]) -> Scores:
 
 
 def _costs(events: Events) -> dict[str, float]:
-    """Seconds of training, over the trained steps; and what a method holds beside its student at the last of them, MB.
-
-    That is its teacher's parameters and the images that it replays.
-    """
+    """Seconds of training, over the trained steps; and what a method holds beside its student at the last of them."""
     facts = [event["facts"] for event in events if trained(event) and "facts" in event]
-    held = 4 * facts[-1]["params_teacher"] + facts[-1].get("replay_bytes", 0.0)
     return {
         "time_train_s": sum(one["time_train_s"] + one.get("time_saved_steps_s", 0.0) for one in facts),
-        "extra_memory_mb": held / 1e6,
+        "extra_memory_mb": facts[-1]["extra_memory_mb"],
     }
 
 

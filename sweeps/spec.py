@@ -64,6 +64,7 @@ class SweepSpec:
         base_epochs: as the file says or, like `epochs` and `batch_size`, as the detector's recipe does.
         nms: `test_cfg.nms` where it is not the recipe's.
         pretrained: an absolute path or a URL.
+        freeze_base: see `TrialConfig`.
         store: of what sweeps share: a folder or a URL.
         joint: whether the joint references are trained; `compare` has the chains alone.
         text: the sweep file as it was read.
@@ -85,6 +86,7 @@ class SweepSpec:
     epochs: int
     batch_size: int
     pretrained: str | None
+    freeze_base: bool
     ema_momentum: float
     nms: Mapping[str, Scalar]
     trials: int
@@ -309,6 +311,7 @@ def _resolved(file: SweepFile, text: str) -> SweepSpec:
         epochs=file.training.epochs or (base_epochs if file.teacher else recipe.epochs),
         batch_size=file.training.batch_size or recipe.batch_size,
         pretrained=_weights(file.training.pretrained),
+        freeze_base=file.training.freeze_base,
         ema_momentum=file.training.ema_momentum,
         nms=file.test_cfg.nms.model_dump(exclude_none=True, exclude_defaults=True),
         trials=file.trials or 16,

@@ -232,6 +232,8 @@ def _other_problems(values: Mapping[str, Any], check_files: bool) -> Iterator[st
     if promotion and len(set(promotion.seeds)) < len(promotion.seeds):
         yield f"promotion.seeds: must all differ, but got {promotion.seeds}"
     pretrained = values["training"].pretrained if "training" in values else None
+    if "training" in values and values["training"].freeze_base and not pretrained:
+        yield "training.freeze_base: freezes random weights unless training.pretrained is given"
     if check_files and pretrained and is_file_path(pretrained) and not os.path.isfile(absolute(pretrained)):
         yield f"training.pretrained: there is no file {absolute(pretrained)}"
     if "test_cfg" in values and (nms := values["test_cfg"].nms).type == "nms":

@@ -71,6 +71,8 @@ class Training(_Section):
         epochs: of each later step; of a scenario's only step, by default as many as `base_epochs`.
         batch_size: images a device.
         pretrained: file or URL of backbone weights to start from; random weights without it.
+        freeze_base: the backbone keeps those weights in the first step, and in the joint references; what of it is
+            frozen later is a method's own affair.
         ema_momentum: of a moving average of the weights, which is then what counts; 0 for none.
     """
 
@@ -78,6 +80,7 @@ class Training(_Section):
     epochs: int | None = Field(None, ge=1)
     batch_size: int | None = Field(None, ge=1)
     pretrained: str | None = None
+    freeze_base: bool = False
     ema_momentum: float = Field(0.0, ge=0, lt=1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,9 +14,9 @@ from trainables.export import export_student, load_exported
 from trainables.timing import threads, timed, untrained
 
 
-def export_checkpoint(checkpoint: Path, folder: Path, detector: str | None) -> None:
+def export_checkpoint(checkpoint: Path, folder: Path, detector: str | None, classes: Sequence[str]) -> None:
     """Export, and say what became smaller."""
-    path, parameters = export_student(checkpoint, folder, detector)
+    path, parameters = export_student(checkpoint, folder, detector, classes)
     before, after = (file.stat().st_size / 1e6 for file in (checkpoint, path))
     click.echo(f"{checkpoint}: {before:.2f} MB")
     click.echo(f"{path}: {after:.2f} MB; {parameters:,} numbers, of which int8 would take a byte each")

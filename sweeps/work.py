@@ -100,6 +100,7 @@ def configured(spec: SweepSpec, splits: Splits, method: str, values: dict[str, S
         seed=spec.seed,
         base_seed=spec.seed,
         pretrained=spec.pretrained,
+        freeze_base=spec.freeze_base,
         ema_momentum=spec.ema_momentum,
         nms=spec.nms,
         threads=1 if spec.resources.gpu else spec.resources.cpu,
@@ -125,7 +126,7 @@ def _taught(spec: SweepSpec, splits: Splits, one: Teacher, before: TrialConfig |
     preset = spec.methods.get(method, METHODS[method].default_preset)
     own_parameters = {name: value for name, value in spec.constants.items() if name.startswith(f"{method}/")}
     values = preset_values(method, preset, one.detector) | own_parameters
-    own = replace(spec, detector=one.detector, pretrained=one.pretrained, teachers=())
+    own = replace(spec, detector=one.detector, pretrained=one.pretrained, freeze_base=False, teachers=())
     config = configured(own, splits, method, values)
     if before is None:
         config = config.joint(0)

@@ -43,6 +43,7 @@ class TrialConfig:
         checkpoint: an exported checkpoint, in place of training the only step of a scenario.
         as_base: train the only step of a scenario as a base step, by the detector's recipe alone.
         pretrained: path or URL of backbone weights.
+        freeze_base: the backbone keeps those weights in the base step, and in the joint references.
         ema_momentum: of an average of the weights, which then is what is scored and taught from; 0 for none.
         threads: CPU threads of torch; on a CPU they decide in which order sums are taken, and so their last bits.
         device: `cpu` or `cuda`; on `cuda` training runs in mixed precision.
@@ -62,6 +63,7 @@ class TrialConfig:
     seed: int = 0
     base_seed: int = 0
     pretrained: str | None = None
+    freeze_base: bool = False
     ema_momentum: float = 0.0
     threads: int = 1
     device: str = "cpu"
@@ -109,6 +111,8 @@ class TrialConfig:
             "ema_momentum": self.ema_momentum,
             "device": self.device if self.device == "cuda" else [self.device, self.threads],
         }
+        if self.freeze_base:
+            shared["freeze_base"] = True
         if step < self.first_step:
             return shared
         *before, last = self.segments(0, self.progress_at(step, self.epochs))

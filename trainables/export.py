@@ -15,6 +15,7 @@ from mmdet.models import BaseDetector
 from trainables.catalog import DETECTORS
 from trainables.config import TrialConfig
 from trainables.detectors.growth import build_detector, load_weights, set_nms
+from trainables.detectors.published import renamed
 from trainables.environment import prepare_process
 from trainables.errors import CheckpointError
 from trainables.files import written_whole
@@ -39,14 +40,18 @@ def export(config: TrialConfig, weights: Path, folder: Path) -> Path:
     return _written({"state_dict": read_weights(weights), "meta": meta}, folder)
 
 
-def export_student(checkpoint: Path, folder: Path, detector: str | None = None) -> tuple[Path, int]:
+def export_student(
+    checkpoint: Path, folder: Path, detector: str | None = None, classes: Sequence[str] = ()
+) -> tuple[Path, int]:
     """The student of any checkpoint in the form of `export`, without teacher, optimizer and training state, and how
     many numbers it holds.
 
     Args:
         checkpoint: the weights of a step in a store, or a file that holds `state_dict` and `meta` as `export` writes
-            them or as mmdet publishes them, with whatever else; parameters may be a student's beside its teacher's.
+            them or as mmdet or NanoDet publish them, with whatever else; parameters may be a student's beside its
+            teacher's.
         detector: of the catalogue, where the file does not say.
+        classes: in label order, where the file does not say.
 
     Raises:
         CheckpointError: not such a checkpoint, or not one of a detector that there is.
@@ -54,7 +59,7 @@ def export_student(checkpoint: Path, folder: Path, detector: str | None = None) 
     saved = _read(checkpoint)
     meta = saved.get("meta") or _stored_meta(checkpoint)
     if detector or "detector" not in meta:
-        meta = _published_meta(checkpoint, meta, detector)
+        meta = _published_meta(checkpoint, meta | ({"classes": classes} if classes else {}), detector)
     weights = _student(saved.get("state_dict", saved))
     _built(checkpoint, meta["detector"], meta["classes"], weights)
     return _written({"state_dict": weights, "meta": meta}, folder), sum(value.numel() for value in weights.values())
@@ -75,7 +80,7 @@ def _read(checkpoint: Path) -> dict[str, Any]:
 def _student(weights: dict[str, Any]) -> dict[str, Any]:
     """The tensors of the student, under the names that they have in the bare detector."""
     own = {name.removeprefix("student."): value for name, value in weights.items() if name.startswith("student.")}
-    return own or {name: value for name, value in weights.items() if not name.startswith(TEACHERS)}
+    return own or renamed({name: value for name, value in weights.items() if not name.startswith(TEACHERS)})
 
 
 def _published_meta(checkpoint: Path, given: dict[str, Any], detector: str | None) -> dict[str, Any]:
@@ -89,7 +94,8 @@ def _published_meta(checkpoint: Path, given: dict[str, Any], detector: str | Non
         problems.append(f"holds no detector {detector!r}; available: {', '.join(DETECTORS)}")
     if classes is None:
         problems.append(
-            "must hold its classes, in `meta.classes` or, as mmdet writes them, `meta.dataset_meta.classes`"
+            "must hold its classes, in `meta.classes` or, as mmdet writes them, `meta.dataset_meta.classes`; or "
+            "--classes must say them"
         )
     if detector is None or classes is None or problems:
         raise CheckpointError(str(checkpoint), [*problems, "what lies in a store needs neither"])

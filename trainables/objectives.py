@@ -9,8 +9,9 @@ from typing import Any
 
 from trainables.metrics import DIRECTIONS
 
-COSTS = ("time_train_s", "params_trainable", "params_total")
-"""Facts of a step that a sweep can aim at or bound: seconds of training, numbers of parameters."""
+COSTS = ("time_train_s", "params_trainable", "params_total", "extra_memory_mb")
+"""Facts of a step that a sweep can aim at or bound: seconds of training, numbers of parameters, and MB held beside the
+student: a teacher's parameters in float32, and what is replayed."""
 
 DIRECTION_OF = {**DIRECTIONS, **dict.fromkeys(COSTS, "min")}
 """Every metric that an objective or a constraint can name, and which way it is better."""

@@ -96,8 +96,9 @@ def _train_part(
             "lr_effective": plan.lr,
             "batch_total": float(plan.batch_size),
         }
-        own |= replay_facts(config, runtime, step)
-        return model.student, facts | own | clock.facts | _costs(model, previous, tables, facts["images_seen"])
+        own |= replay_facts(config, runtime, step) | _costs(model, previous, tables, facts["images_seen"])
+        held = 4 * own["params_teacher"] + own.get("replay_bytes", 0.0)
+        return model.student, facts | own | clock.facts | {"extra_memory_mb": held / 1e6}
 
 
 def build_step_tables(config: TrialConfig, runtime: Runtime, step: int, previous: Path | None) -> None:
@@ -144,7 +145,7 @@ def build_model(config: TrialConfig, step: int, previous: Path | None, tables: S
         response_dtype=config.response_dtype,
     )
     if step < config.first_step:
-        return wrapped()
+        return wrapped(frozen="backbone" if config.freeze_base else "none")
     method = METHODS[config.method]
     params = method.params(**config.params)
     scope = "full" if getattr(params, "loss_scope", "labelled") == "full" else "labelled"

@@ -14,6 +14,7 @@ NAMES = (
     "ckd",
     "evaluation",
     "iteration",
+    "latent",
     "methods",
     "nms",
     "responses",

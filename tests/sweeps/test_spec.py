@@ -303,6 +303,9 @@ def test_weights_are_a_file_that_exists_or_a_url(tmp_path: Path) -> None:
     )
     (tmp_path / "r18.pth").write_text("")
     assert spec_of(training={"pretrained": "r18.pth"}).pretrained == f"{tmp_path}/r18.pth"
+    assert spec_of(training={"pretrained": "r18.pth", "freeze_base": True}).freeze_base
+    frozen = "training.freeze_base: freezes random weights unless training.pretrained is given"
+    assert the_problem(training={"freeze_base": True}) == frozen
     url = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
     assert spec_of(training={"pretrained": url}).pretrained == url
 

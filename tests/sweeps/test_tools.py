@@ -11,6 +11,8 @@ from click.testing import CliRunner
 
 from sweeps.cli import main
 from tests.trainables.batches import tiny
+from trainables.catalog import DETECTORS
+from trainables.detectors.growth import build_detector
 from trainables.export import load_exported
 from trainables.files import write_json
 
@@ -121,3 +123,31 @@ def test_only_an_exported_checkpoint_is_timed(tmp_path: Path, weights: dict[str,
     status, printed = run("fps", checkpoints(tmp_path, weights)["stored"])
     assert status == 1
     assert "sweeps export" in printed
+
+
+def test_nanodets_own_checkpoints_become_ours(tmp_path: Path) -> None:
+    detector = tiny(3, detector="nanodet_tiny")
+    theirs = {"neck.": "fpn.", "bbox_head.integral.": "head.distribution_project.", "bbox_head.": "head."}
+
+    def named(name: str) -> str:
+        start = next((start for start in theirs if name.startswith(start)), "")
+        return theirs.get(start, "") + name.removeprefix(start)
+
+    averaged = {f"avg_model.{named(name)}": value for name, value in detector.state_dict().items()}
+    live = {f"model.{named(name)}": torch.zeros_like(value) for name, value in detector.state_dict().items()}
+    beside = {"model.aux_fpn.x": torch.zeros(1), "avg_model.aux_head.x": torch.zeros(1)}
+    file, names = tmp_path / "model_best.ckpt", tmp_path / "names.txt"
+    torch.save({"state_dict": live | averaged | beside, "epoch": 300}, file)
+    names.write_text("cat\ndog\n\nbird\n")
+    arguments = ["export", file, tmp_path / "out", "--detector", "nanodet_tiny"]
+    status, printed = run(*arguments)
+    assert (status, "or --classes must say them" in printed) == (1, True)
+    status, printed = run(*arguments, "--classes", names)
+    assert status == 0, printed
+    (path,) = (tmp_path / "out").iterdir()
+    exported = load_exported(path)
+    assert exported.dataset_meta["classes"] == ("cat", "dog", "bird")
+    found = exported.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in detector.state_dict().items())
+    backbone = build_detector("nanodet_tiny", 3, DETECTORS["nanodet_tiny"].recipe, str(file)).backbone.state_dict()
+    assert all(torch.equal(backbone[name], value) for name, value in detector.backbone.state_dict().items())

@@ -33,6 +33,7 @@ OF_THE_BASE_STEP: dict[str, Any] = {
     "batch_size": 8,
     "base_seed": 1,
     "pretrained": "resnet18.pth",
+    "freeze_base": True,
     "device": "cuda",
     "threads": 2,
     "ema_momentum": 0.001,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +168,18 @@ def test_a_frozen_backbone_stays_and_serves_the_teacher_too(
     moved = {name for name, value in before.items() if not torch.equal(after[name], value)}
     assert moved
     assert not any(name.startswith("backbone.") for name in moved)
+
+
+def test_the_backbone_of_a_base_step_can_stay(splits: Splits, bases: Mapping[str, Path], tmp_path: Path) -> None:
+    config = replace(
+        config_of(splits, "latent", "nanodet_tiny"), freeze_base=True, pretrained=str(bases["nanodet_tiny"])
+    )
+    with StepTables(config, Runtime(splits=splits, store=tmp_path), 0) as tables:
+        model = build_model(config, 0, None, tables).train()
+    backbone = set(model.student.backbone.parameters())
+    assert {parameter.requires_grad for parameter in backbone} == {False}
+    assert all(parameter.requires_grad for parameter in set(model.student.parameters()) - backbone)
+    assert not any(module.training for module in model.student.backbone.modules())
 
 
 def test_a_part_of_the_backbone_can_stay(splits: Splits, bases: Mapping[str, Path], tmp_path: Path) -> None:

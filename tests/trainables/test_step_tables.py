@@ -107,6 +107,7 @@ OF_THE_TRIAL: dict[str, tuple[Any, frozenset[str]]] = {
     "seed": (1, NONE),
     "base_seed": (1, SAID),
     "pretrained": ("resnet18.pth", SAID),
+    "freeze_base": (True, SAID),
     "ema_momentum": (0.01, SAID),
     "threads": (2, SAID),
     "device": ("cuda", SAID),

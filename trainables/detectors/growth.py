@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from search_spaces.distributions import Scalar
 from trainables.catalog import DETECTORS, load
 from trainables.detectors.nanodet import REG_MAX
+from trainables.detectors.published import renamed
 from trainables.errors import CheckpointError
 from trainables.recipes import Recipe
 
@@ -55,7 +56,8 @@ def _load_backbone(detector: BaseDetector, origin: str) -> None:
             saved = torch.load(origin, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(origin, [f"must be a file of tensors, but cannot be read: {error}"]) from error
-    tensors = {name.removeprefix("backbone."): tensor for name, tensor in saved.get("state_dict", saved).items()}
+    found = renamed(saved.get("state_dict", saved))
+    tensors = {name.removeprefix("backbone."): tensor for name, tensor in found.items()}
     own = detector.backbone.state_dict()
     load_weights(detector.backbone, {name: tensors[name] for name in own if name in tensors}, origin)
 
