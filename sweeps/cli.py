@@ -208,8 +208,10 @@ def export(
     elif data is None:
         raise click.UsageError(f"--format {form} needs --data")
     else:
-        from sweeps.edge import export_edge
-
+        try:
+            from sweeps.edge import export_edge
+        except ModuleNotFoundError as error:
+            raise click.ClickException(f"there is no {error.name}: uv sync --extra edge") from None
         export_edge(checkpoint, out, detector, named, data, int8=form == "onnx-int8")
 
 

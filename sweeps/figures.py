@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
@@ -77,6 +78,22 @@ def trade_off(found: Findings) -> go.Figure:
         figure.add_scatter(x=[a for a, _ in front], y=[b for _, b in front], mode="lines", name="front")
     title = "Pareto front" if len(aim) > 1 else "Old classes against new ones"
     return figure.update_layout(title=title, xaxis_title=x.name, yaxis_title=y.name)
+
+
+def memory(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> go.Figure | None:
+    """AP against what a method holds beside its student, by row of a promotion; None where all hold as much."""
+    places = {
+        name: (fmean(row["extra_memory_mb"]), 100 * fmean(row["ap_all"]))
+        for name, row in rows.items()
+        if "extra_memory_mb" in row
+    }
+    if len({held for held, _ in places.values()}) < 2:
+        return None
+    xs, ys = zip(*places.values(), strict=True)
+    figure = go.Figure(go.Scatter(x=xs, y=ys, text=list(places), mode="markers+text", textposition="top center"))
+    return figure.update_layout(
+        title="AP against memory", xaxis_title="MB beside the student: teacher and buffer", yaxis_title="AP all"
+    )
 
 
 def _add_trials(

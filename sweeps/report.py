@@ -50,10 +50,12 @@ def _sections(found: Findings) -> Iterator[str]:
     yield _lead(found)
     boards = _pooled_board(found, best) if found.spec.aim.pooled else _leaderboard(found, best)
     yield "<h2 id=result>Result</h2>" + boards
-    if found.result:
-        tables = (f"<h3>{html.escape(scenario)}</h3>{_final(rows)}" for scenario, rows in found.result.items())
-        yield "<h2 id=test>On the test split</h2>" + "".join(tables)
     pictures = _Pictures()
+    if found.result:
+        yield "<h2 id=test>On the test split</h2>"
+        for scenario, rows in found.result.items():
+            picture = figures.memory(rows)
+            yield f"<h3>{html.escape(scenario)}</h3>{_final(rows)}{pictures.html(picture) if picture else ''}"
     if heat := figures.heat_map(found):
         yield "<h2 id=classes>AP by step and class</h2>" + pictures.html(heat)
     yield "<h2 id=forgetting>Forgetting</h2>" + pictures.html(figures.forgetting_curves(found, best))

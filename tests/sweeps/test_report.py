@@ -6,6 +6,9 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
+
+from sweeps import figures
 from sweeps.report import sweep_report
 from sweeps.runs import Runs
 from tests.sweeps.sweep_files import text_of
@@ -141,3 +144,15 @@ def test_it_is_kept_on_the_sweeps_run(uri: str) -> None:
     experiment = client.get_experiment_by_name("good")
     (run,) = client.search_runs([experiment.experiment_id], "tags.level = 'sweep'")
     assert "report.html" in [file.path for file in client.list_artifacts(run.info.run_id)]
+
+
+def test_memory_is_shown_where_rows_differ_in_it() -> None:
+    rows = {
+        "joint": {"ap_all": [0.7]},
+        "replay": {"ap_all": [0.5, 0.6], "extra_memory_mb": [12.0, 12.0]},
+        "sid": {"ap_all": [0.4], "extra_memory_mb": [3.0]},
+    }
+    (drawn,) = figures.memory(rows).data
+    places = {name: (x, y) for name, x, y in zip(drawn.text, drawn.x, drawn.y, strict=True)}
+    assert places == {"replay": (12.0, pytest.approx(55.0)), "sid": (3.0, pytest.approx(40.0))}
+    assert figures.memory({"one": rows["sid"], "other": rows["sid"]}) is None

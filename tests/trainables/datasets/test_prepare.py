@@ -178,7 +178,7 @@ def test_all_faults_of_all_files_at_once_and_nothing_is_left(tmp_path: Path, pet
 
 def voc_xml(objects: list[tuple[str, tuple[Any, Any, Any, Any], int]]) -> str:
     body = "".join(
-        f"<object><name>{name}</name><pose>Left</pose><difficult>{difficult}</difficult>"
+        f"<object><name>{name}</name><pose>Left</pose><truncated>1</truncated><difficult>{difficult}</difficult>"
         f"<bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>"
         "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part></object>"
         for name, (x1, y1, x2, y2), difficult in objects
