@@ -53,6 +53,12 @@ class ILYOLOXParams:
         DISTILLED,
     ] = "none"
     cd_loss: Annotated[str, Choice(("bce", "kl", "focal")), "class term; released: bce", DISTILLED] = "bce"
+    new_classes: Annotated[
+        str,
+        Choice(("negative", "ignored")),
+        "class term: what the teacher does not know is 0, or left out; released: its full head says about 0",
+        DISTILLED,
+    ] = "negative"
     T: Annotated[int, IntUniform(1, 10), "temperature of kl", When("cd_loss", ("kl",))] = 1
     alpha_cls: Annotated[float, LogUniform(0.1, 5.0), "of the class term, or of old labels", SHARED] = 1.0
     alpha_loc: Annotated[float, LogUniform(0.1, 5.0), "of the box term, or of old boxes", SHARED] = 1.0

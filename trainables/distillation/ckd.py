@@ -17,6 +17,8 @@ from trainables.distillation.divergence import kl_rows
 from trainables.distillation.teacher_boxes import of_teacher
 
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
+ABSENT = -20.0
+"""The logit of a class that the teacher has no row for: about what a head with all rows from the start says of it."""
 
 
 def balance(
@@ -96,7 +98,11 @@ class CKD:
         mask, priors = of_teacher(batch.targets, batch.samples)
         image, place = mask.nonzero(as_tuple=True)
         found = priors[image, place]
-        own, taught = student.cls_logits[image, place][:, old], teacher.cls_logits[image, found].detach()
+        own, taught = student.cls_logits[image, place], teacher.cls_logits[image, found].detach()
+        if params.new_classes == "negative":
+            taught = torch.full_like(own, ABSENT).index_copy(1, old, taught)
+        else:
+            own = own[:, old]
         boxes, aims = student.boxes[image, place], teacher.boxes[image, found].detach()
         of_class, of_box, w_cls, w_loc = terms(own, taught, boxes, aims, params)
         number = max(len(place), 1)
