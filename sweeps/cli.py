@@ -166,7 +166,7 @@ def promote(name: str, trial: str | None, storage: Path | None) -> None:
     "--storage", type=click.Path(path_type=Path), help="A sweep's storage; default: PALIMPSEST_STORAGE, else runs"
 )
 @click.option("--store", "root", metavar="URL", help="The store itself, a folder or a URL such as s3://bucket/store.")
-@click.option("--kind", help="Entries of this kind alone: steps, scores, images, targets or responses.")
+@click.option("--kind", help="Entries of this kind alone: steps, scores, images, targets, responses, latents.")
 @click.option(
     "--prune", "days", type=click.FloatRange(min=0), metavar="DAYS",
     help="Remove what nobody used for so many days, more than a sweep lasts, and what killed builders left.",

@@ -11,15 +11,15 @@ from trainables.files import write_json
 from trainables.journal import read
 from trainables.tune import PROGRESS
 
-TABLES = ("images", "targets", "responses")
+TABLES = ("images", "targets", "responses", "latents")
 SAVED_BY = ("saved_steps", *(f"saved_{kind}" for kind in TABLES), "saved_stopping")
 
 
 def hours(spec: SweepSpec, spent_s: float) -> dict[str, float]:
     """Core-hours and GPU-hours of the trials and of the references, and those saved by each mechanism.
 
-    `steps` were in the store already; `images`, `targets` and `responses` came from tables (a first pass says what each
-    would have cost); `stopping` is the epochs that stopped trials did not train, at the others' pace.
+    `steps` were in the store already; `images`, `targets`, `responses` and `latents` came from tables (a first pass
+    says what each would have cost); `stopping` is the epochs that stopped trials did not train, at the others' pace.
 
     Args:
         spent_s: seconds of all trials together, also of those that were stopped.

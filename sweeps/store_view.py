@@ -138,7 +138,14 @@ def _responses(identity: Mapping[str, Any]) -> str:
     return f"to {_scenario([identity['learnt']])} of {_step(identity['teacher'])}"
 
 
-DESCRIPTIONS = {"steps": _step, "scores": _score, "images": _images, "targets": _targets, "responses": _responses}
+def _latents(identity: Mapping[str, Any]) -> str:
+    return f"of {_scenario([identity['learnt']])} by {_step(identity['backbone'])}"
+
+
+DESCRIPTIONS = {
+    "steps": _step, "scores": _score, "images": _images, "targets": _targets, "responses": _responses,
+    "latents": _latents,
+}  # fmt: skip
 
 
 def _size(found: Iterable[Entry]) -> int:

@@ -147,7 +147,8 @@ def image_folder(split: Split, recipe: Recipe, runtime: Runtime, training: bool 
     identity = {
         "version": TABLE_VERSION,
         "annotations": split.digest,
-        "scale": [recipe.scale, recipe.keep_ratio],
+        "scale": recipe.scale,
+        "keep_ratio": recipe.keep_ratio,
     }
 
     def build(folder: Path) -> None:
@@ -265,7 +266,8 @@ class StepTables:
             "version": TABLE_VERSION,
             "annotations": split.digest,
             "learnt": config.scenario.steps[step],
-            "scale": [config.recipe.scale, config.recipe.keep_ratio],
+            "scale": config.recipe.scale,
+            "keep_ratio": config.recipe.keep_ratio,
             "flip": bool(config.recipe.flip),
             "pad_divisor": config.recipe.pad_divisor,
             **own,

@@ -22,7 +22,10 @@ def told(spec: SweepSpec, *trials: list[tuple[int, dict[str, float]]]) -> None:
 
 
 BASE_WAS_THERE = {"time_train_s": 0.0, "time_saved_steps_s": 3600.0}
-TABLES = {"time_saved_images_s": 720.0, "time_saved_targets_s": 360.0, "time_saved_responses_s": 1080.0}
+TABLES = {
+    "time_saved_images_s": 720.0, "time_saved_targets_s": 360.0, "time_saved_responses_s": 1080.0,
+    "time_saved_latents_s": 240.0,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -43,6 +46,7 @@ def test_hours_are_told_by_mechanism_and_resource(two_epochs: SweepSpec) -> None
         "saved_images": 0.3,  # 0.2 in two epochs that were told of; three were trained
         "saved_targets": 0.15,
         "saved_responses": 0.45,
+        "saved_latents": 0.1,
         "saved_stopping": 2 / 3,  # one epoch more at the pace of 2 hours for three
     }
     expected |= {"saved": sum(expected.values()) - expected["spent"], "references": 1.0}
@@ -69,6 +73,6 @@ def test_a_sweep_without_a_trained_epoch_saved_nothing(two_epochs: SweepSpec) ->
 def test_hours_are_told_in_one_line(two_epochs: SweepSpec) -> None:
     told(two_epochs, [(0, BASE_WAS_THERE), (2, {"time_train_s": 100.0} | TABLES)])
     assert hours_line(hours(two_epochs, spent_s=7200.0), "gpu") == (
-        "gpu-hours: references 0.00, trials 1.00, saved 0.80 "
-        "(steps 0.50, images 0.10, targets 0.05, responses 0.15, stopping 0.00)"
+        "gpu-hours: references 0.00, trials 1.00, saved 0.83 "
+        "(steps 0.50, images 0.10, targets 0.05, responses 0.15, latents 0.03, stopping 0.00)"
     )
