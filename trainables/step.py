@@ -67,7 +67,9 @@ def run_step(
         facts = _saved(facts)
     begin = time.perf_counter()
     ap = score(config, runtime, step, folder / "weights.pt")
-    return StepResult(step, folder / "weights.pt", ap, facts | {"time_eval_s": time.perf_counter() - begin})
+    held = 4 * facts.get("params_teacher", 0.0) + facts.get("replay_bytes", 0.0)
+    facts |= {"time_eval_s": time.perf_counter() - begin, "extra_memory_mb": held / 1e6}
+    return StepResult(step, folder / "weights.pt", ap, facts)
 
 
 def teacher_weights(config: TrialConfig, runtime: Runtime) -> Path | None:

@@ -97,8 +97,7 @@ def _train_part(
             "batch_total": float(plan.batch_size),
         }
         own |= replay_facts(config, runtime, step) | _costs(model, previous, tables, facts["images_seen"])
-        held = 4 * own["params_teacher"] + own.get("replay_bytes", 0.0)
-        return model.student, facts | own | clock.facts | {"extra_memory_mb": held / 1e6}
+        return model.student, facts | own | clock.facts
 
 
 def build_step_tables(config: TrialConfig, runtime: Runtime, step: int, previous: Path | None) -> None:

@@ -41,13 +41,14 @@ def run(options: list[str]) -> dict[str, float]:
     parser = argparse.ArgumentParser(prog="tests.bench ckd", description=__doc__)
     parser.add_argument("--turns", type=int, default=3, help="each an epoch of every kind, and one of mmdet's after it")
     parser.add_argument("--memory-of", choices=[MMDET, *KINDS], help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(options)
+    if given.memory_of:
+        _epoch(given.memory_of, *_base(given.folder), given.folder / "state.pt")
+        return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         config, runtime, base = _base(folder)
-        if given.memory_of:
-            _epoch(given.memory_of, config, runtime, base, folder / "state.pt")
-            return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
         pairs: dict[str, list[float]] = {name: [] for name in KINDS}
         for turn in range(given.turns):
             told = []
@@ -57,7 +58,7 @@ def run(options: list[str]) -> dict[str, float]:
                 pairs[name].append(ours / bare)
                 told.append(f"{name} {1000 * ours:.0f} (mmdet {1000 * bare:.0f})")
             print(f"turn {turn + 1}, ms an iteration: {', '.join(told)}", flush=True)
-    peaks = {name: _peak_mb(name) for name in (MMDET, "released")}
+        peaks = {name: _peak_mb(name, folder) for name in (MMDET, "released")}
     print(f"peak memory: mmdet {peaks[MMDET]:.0f} MB, released {peaks['released']:.0f} MB")
     keys = {
         "released": "ratio",
@@ -75,9 +76,9 @@ def _base(folder: Path) -> tuple[TrialConfig, Runtime, StepResult]:
     return base_step(folder, detector="yoloy_tiny", method="ilyolox", params=asdict(PRESETS["released"]))
 
 
-def _peak_mb(name: str) -> float:
-    """Peak memory of a process of its own that trains an epoch."""
-    command = [sys.executable, "-m", "tests.bench", "ckd", "--memory-of", name]
+def _peak_mb(name: str, folder: Path) -> float:
+    """Peak memory of a process of its own that trains an epoch; base step and tables are there."""
+    command = [sys.executable, "-m", "tests.bench", "ckd", "--memory-of", name, "--folder", str(folder)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     peak: float = json.loads(printed.splitlines()[-1])["peak_mb"]
     return peak

@@ -119,6 +119,8 @@ def test_a_chain_of_three_steps_learns_from_each_teacher_with_and_without_tables
     assert rows == [4, 7, 10]
     assert [len(event["classes"]) for event in events] == [4, 7, 10]
     assert [event["facts"]["params_teacher"] > 0 for event in events] == [False, True, True]
+    held = [4 * event["facts"]["params_teacher"] / 1e6 for event in events]
+    assert [event["facts"]["extra_memory_mb"] for event in events] == held
     assert ["time_saved_responses_s" in event["facts"] for event in events] == [False, True, True]
     (_,) = (tmp_path / "with" / "responses").iterdir()  # a later step's teacher is the trial's own, and so its table
     without = run_trial(chain, runtime(splits, tmp_path / "without", table_budget_gb=0.0), lambda event: None)
