@@ -9,7 +9,7 @@ from typing import Any
 
 from search_spaces import erd, finetune, ilyolox, latent, ld, lwf, optim, pseudo_label, replay, sid
 from search_spaces.params import merged, params_of
-from trainables.recipes import GFL_1X, NANODET, TINY, YOLOY, YOLOY_TINY, Recipe
+from trainables.recipes import GFL_1X, NANODET, NANODET_TINY, TINY, YOLOY, YOLOY_TINY, Recipe
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,9 @@ DETECTORS = {
         name: Detector("yolox", "trainables.detectors.yolox:yolox", YOLOY, optim.YOLOOptimParams, {"widen": widen})
         for name, widen in (("yolox_s", 0.5), ("yolox_tiny", 0.375))
     },
-    "nanodet_tiny": Detector("nanodet", "trainables.detectors.nanodet:nanodet_tiny", TINY, optim.TinyOptimParams),
+    "nanodet_tiny": Detector(
+        "nanodet", "trainables.detectors.nanodet:nanodet_tiny", NANODET_TINY, optim.TinyOptimParams
+    ),
     **{
         name: Detector(
             "nanodet", "trainables.detectors.nanodet:nanodet", NANODET, optim.NanoDetOptimParams, {"width": width}

@@ -143,3 +143,5 @@ NANODET = Recipe(
     flip=0.5,
 )
 """Of repository pastifra/Continual_Nanodet."""
+
+NANODET_TINY = replace(TINY, base_lr=1.6e-2)
