@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -208,6 +209,9 @@ def export(
     elif data is None:
         raise click.UsageError(f"--format {form} needs --data")
     else:
+        from trainables.environment import prepare_process
+
+        prepare_process(threads=os.cpu_count() or 1)  # before mmdet is loaded: its announcements
         try:
             from sweeps.edge import export_edge
         except ModuleNotFoundError as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +56,7 @@ def write_onnx(detector: BaseDetector, size: tuple[int, int], meta: Mapping[str,
         size: height and width of the images, in px, with the padding.
         meta: written into the file, by name.
     """
-    with contextlib.redirect_stdout(io.StringIO()):  # the exporter tells of its stages
+    with _quietly():
         program = torch.onnx.export(
             _Scored(detector).eval(), (torch.zeros(1, 3, *size),), dynamo=True, opset_version=OPSET,
             input_names=["images"], output_names=["scores", "boxes"], verbose=False,
@@ -73,7 +75,7 @@ def write_int8(source: Path, images: Iterable[Array], path: Path, without: Seque
         without: convolutions that stay as they are, by name.
     """
     meta = {entry.key: entry.value for entry in onnx.load(source).metadata_props}
-    with written_whole(path) as aside:
+    with written_whole(path) as aside, _quietly():
         quantize_static(
             source, aside, _Calibration(images), quant_format=QuantFormat.QDQ, op_types_to_quantize=[QUANTISED],
             per_channel=True, weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8,
@@ -81,6 +83,18 @@ def write_int8(source: Path, images: Iterable[Array], path: Path, without: Seque
         )  # fmt: skip
         model = onnx.load(aside)
     _write(model, path, meta)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Exporters tell of their stages, and of what else could be installed or done first."""
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _write(model: onnx.ModelProto, path: Path, meta: Mapping[str, Any]) -> None:

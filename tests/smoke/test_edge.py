@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import onnx
@@ -12,11 +13,15 @@ from click.testing import CliRunner
 
 from sweeps.cli import main
 from tests.trainables.batches import tiny
-from trainables.catalog import DETECTORS
+from trainables.catalog import DETECTORS, METHODS
+from trainables.config import Runtime, TrialConfig
 from trainables.datasets import DataConfig, Splits, prepare
 from trainables.edge import OnnxDetector, footprint, write_int8, write_onnx
 from trainables.edge_score import EdgeExport
-from trainables.export import load_exported
+from trainables.environment import prepare_process
+from trainables.export import export_student, load_exported
+from trainables.scenarios import named_scenario
+from trainables.step import run_step
 from trainables.timing import untrained
 
 pytestmark = pytest.mark.smoke
@@ -74,6 +79,26 @@ def test_int8_of_nanodet_plus_m_is_small_and_holds_no_convolution_in_float(tmp_p
     name = before.in_float[0]
     write_int8(whole, images, small, without=[name])
     assert footprint(small).in_float == (name,)
+
+
+@pytest.mark.long
+def test_int8_loses_little_of_what_a_trained_detector_finds(tmp_path: Path) -> None:
+    splits = prepare(DataConfig(kind="digits"), tmp_path / "data")
+    config = TrialConfig(
+        scenario=named_scenario("digits/5+5"), data=splits.train.digest, detector="nanodet_tiny", method="finetune",
+        params=asdict(METHODS["finetune"].params()), optim=asdict(DETECTORS["nanodet_tiny"].optim()),
+        base_epochs=4, epochs=1, batch_size=16,
+    )  # fmt: skip
+    prepare_process(threads=1)
+    trained = run_step(config, Runtime(splits=splits, store=tmp_path / "store"), 0, None).weights
+    exported, _ = export_student(trained, tmp_path / "exported")
+    edge = EdgeExport(load_exported(exported), config.recipe, splits.train, splits.test)
+    whole, small = tmp_path / "whole.onnx", tmp_path / "small.onnx"
+    edge.write(whole)
+    edge.write_int8(whole, small)
+    before, after = edge.as_trained().ap, edge.scored(small).ap
+    assert before > 0.2  # COCO's AP over all ten digits, of which it knows five
+    assert before - after < 0.02
 
 
 def test_the_command_says_what_became_of_the_detector(checkpoint: Path, tmp_path: Path) -> None:
