@@ -10,10 +10,11 @@ import os
 # build an environment, and a first local cluster would write a token into the home folder.
 ENVIRONMENT = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",  # the display is ours
 }
+if "RAY_ADDRESS" not in os.environ:  # a cluster's nodes know their mode, and whoever joins them says it
+    ENVIRONMENT["RAY_AUTH_MODE"] = "disabled"
 for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)

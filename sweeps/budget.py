@@ -9,6 +9,9 @@ from typing import Any
 from sweeps.spec import SweepSpec
 from trainables.tune import EXCESSES, OBJECTIVE
 
+HOPELESS = 5
+"""So many failed trials, and none that did not fail, end a search."""
+
 
 class Spending:
     """Fed with a search's results as they come; trials under way when a budget ends come to their own end."""
@@ -20,6 +23,8 @@ class Spending:
         self._seconds: dict[str, float] = {}
         self._best: float | None = None
         self._since_best = 0
+        self._failed: set[str] = set()
+        self._all_fail = True
 
     def spend(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """A trial has come so far."""
@@ -27,7 +32,7 @@ class Spending:
 
     def end(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """A trial came to its end."""
-        self.spend(trial_id, result)
+        self.stop(trial_id, result)
         value = result[OBJECTIVE]
         better = self._best is None or (value > self._best if self._maximise else value < self._best)
         if better and all(excess <= 0 for excess in result[EXCESSES]):
@@ -35,8 +40,24 @@ class Spending:
         else:
             self._since_best += 1
 
+    def stop(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """A trial was stopped before its end."""
+        self.spend(trial_id, result)
+        self._all_fail = False
+
+    def fail(self, trial_id: str) -> None:
+        """A trial failed."""
+        self._failed.add(trial_id)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether every trial fails."""
+        return self._all_fail and len(self._failed) >= HOPELESS
+
     def exhausted(self) -> str | None:
         """Which budget is spent, in words; None while there is some left."""
+        if self.hopeless:
+            return "patience with trials that fail"
         return next((f"{limit:g} {unit}" for unit, limit, left in self._left() if left <= 0), None)
 
     def line(self) -> str:
@@ -44,8 +65,9 @@ class Spending:
         return ", ".join(f"{max(left, 0):.2g} of {limit:g} {unit} left" for unit, limit, left in self._left())
 
     def restart(self) -> None:
-        """Another driver goes on: its hours begin now."""
+        """Another driver goes on: its hours begin now, and a person may have mended what made trials fail."""
         self._began = time.time()
+        self._failed.clear()
 
     def _left(self) -> Iterator[tuple[str, float, float]]:
         """Unit, limit and what is left of each budget."""

@@ -94,13 +94,21 @@ def debug(spec: Path) -> None:
 @SPEC
 @click.option("--resume", is_flag=True, help="Go on with an interrupted sweep; start it if it never was.")
 @click.option("--max-concurrent", type=click.IntRange(min=1), help="Trials at once at most, in place of the file's.")
-def run(spec: Path, resume: bool, max_concurrent: int | None) -> None:
-    """Run a sweep: references, then trials, every step recorded in MLflow."""
+@click.option(
+    "--max-failures", default=2, show_default=True, type=click.IntRange(min=0),
+    help="How often a trial is tried again that lost its process or node. Its own errors are not tried again.",
+)  # fmt: skip
+def run(spec: Path, resume: bool, max_concurrent: int | None, max_failures: int) -> None:
+    """Run a sweep: references, then trials, every step recorded in MLflow.
+
+    Ctrl-C, SIGTERM and `ray job stop` save what there is; a second Ctrl-C does not wait for that.
+    """
     from sweeps.spec import load_specs
 
-    specs = load_specs(spec)
-    if max_concurrent:
-        specs = [replace(one, max_concurrent=max_concurrent) for one in specs]
+    specs = [
+        replace(one, max_concurrent=max_concurrent or one.max_concurrent, max_failures=max_failures)
+        for one in load_specs(spec)
+    ]
     from sweeps.progress import Display
 
     with Display() as display:

@@ -1,25 +1,78 @@
-"""Joining a Ray cluster, or starting one on this machine."""
+"""Joining a Ray cluster, or starting one on this machine; what there is of it."""
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+import yaml
+from ray.exceptions import RayError, RayTaskError
 
-from trainables.environment import require_ops
+from trainables.errors import PalimpsestError
+
+LAUNCHED = Path("~/ray_bootstrap_config.yaml")  # on a head that `ray up` started: what its autoscaler may start
+AUTH_MODES = ("token", "disabled")
 
 
 def connect() -> Any:
-    """Ray, connected: to the cluster of `RAY_ADDRESS` where it is set, else to one that ends with this process."""
-    if not ray.is_initialized():
+    """Ray, connected: to the cluster of `RAY_ADDRESS` where it is set, else to one that ends with this process.
+
+    Raises:
+        PalimpsestError: the cluster does not take us, or nobody said how it knows who may.
+    """
+    if ray.is_initialized():
+        return ray
+    if (address := os.environ.get("RAY_ADDRESS")) and os.environ.get("RAY_AUTH_MODE") not in AUTH_MODES:
+        must = f"RAY_AUTH_MODE must be what the nodes of {address} have, one of {', '.join(AUTH_MODES)}"
+        raise PalimpsestError("cluster", [f"{must}, but is {os.environ.get('RAY_AUTH_MODE')!r}"])
+    try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    except (OSError, RayError, RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())[:300]
+        hint = "; is it up, and RAY_AUTH_TOKEN or ~/.ray/auth_token its token?" if address else ""
+        raise PalimpsestError("cluster", [f"{address or 'a local one'} must answer, but: {said}{hint}"]) from error
     return ray
 
 
-def checking_installation(ray: Any) -> Any:
-    """The check that a worker can train, under way: `outcome` tells. Whoever trains next finds torch loaded there."""
-    return ray.remote(require_ops).remote()
+@dataclass(frozen=True)
+class Nodes:
+    """Nodes that are alike.
+
+    Attributes:
+        amount: of them; those that an autoscaler may start count.
+        ids: of those that are there.
+    """
+
+    resources: Mapping[str, float]
+    amount: int
+    ids: tuple[str, ...] = ()
+
+    def fit(self, need: Mapping[str, float]) -> int:
+        """How many times they hold what is needed, each on one node."""
+        per_node = [self.resources.get(kind, 0) / amount for kind, amount in need.items() if amount]
+        return math.floor(min(per_node) + 1e-9) * self.amount
+
+
+def nodes_of(ray: Any) -> list[Nodes]:
+    """The nodes that are there and, under an autoscaler that `ray up` started, the types that it may start."""
+    there = [Nodes(node["Resources"], 1, (node["NodeID"],)) for node in ray.nodes() if node["Alive"]]
+    launched = LAUNCHED.expanduser()
+    if not (os.environ.get("RAY_ADDRESS") and launched.is_file()):
+        return there
+    config = yaml.safe_load(launched.read_text(encoding="utf-8"))
+    types, most = config.get("available_node_types", {}), int(config.get("max_workers", 0))
+    head = config.get("head_node_type")
+    workers = [
+        Nodes(one.get("resources", {}), min(int(one.get("max_workers", most)), most))
+        for name, one in types.items()
+        if name != head
+    ]
+    return [*there, *workers]
 
 
 def outcome(ray: Any, reference: Any) -> Any:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sweeps import work
-from sweeps.cluster import checking_installation, connect, outcome
+from sweeps.cluster import connect
 from sweeps.leaders import joined
+from sweeps.preflight import Preflight
 from sweeps.progress import Display, shown
 from sweeps.recorder import flat_params, now_ms, record_event, scope_tags
 from sweeps.references import REFERENCE_METRICS, Tasks, base_tasks, joint_tasks, teacher_scores
@@ -48,8 +49,7 @@ def promote_sweep(spec: SweepSpec, which: str | None, display: Display) -> list[
     values = zip(spec.aim.objectives, trial.values(spec.aim) or (), strict=True)
     told = ", ".join(f"{one.name} {shown(one.metric, value)}" for one, value in values)
     display.say(f"promoting trial {trial.number}, {told} on the tune split")
-    ray = connect()
-    outcome(ray, checking_installation(ray))
+    Preflight(connect(), spec).passed(display)
     splits = work.prepared(spec)
     bases = work.base_configs(spec, splits)
     presets = {work.chain_name(method, preset): bases[method] for method, preset in spec.methods.items()}

@@ -67,7 +67,7 @@ def record_event(tracker: Tracker, trial_id: str, event: Mapping[str, Any]) -> N
 
 @dataclass(frozen=True)
 class Ended:
-    """How a trial ended: its last objectives, and its excesses over the constraints."""
+    """How a trial ended: its last objectives, and its excesses over the constraints; why, where it failed."""
 
     number: int
     trial_id: str
@@ -75,6 +75,7 @@ class Ended:
     verdict: Verdict
     values: Sequence[float]
     excesses: Sequence[float]
+    reason: str = ""
 
 
 class Recorder(Callback):
@@ -165,7 +166,8 @@ class Recorder(Callback):
             acted = read(self._events_of(trial))[-1].get("schedule", ())
             config = under_schedule(config, [Segment(**one) for one in acted]) if acted else config
         number = self.numbers[trial.trial_id]
-        return Ended(number, trial.trial_id, config, verdict, result.get(VALUES, ()), result.get(EXCESSES, ()))
+        values, excesses = result.get(VALUES, ()), result.get(EXCESSES, ())
+        return Ended(number, trial.trial_id, config, verdict, values, excesses, _reason(trial, verdict))
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: a resumed sweep brings its own recorder."""
@@ -209,10 +211,12 @@ class Recorder(Callback):
         self.display.say(f"{label:>9} {verdict}{at}{values}{f'  {reason}' if reason else ''}  | {self._line()}")
 
     def _spend(self, trial: Trial, verdict: Verdict) -> None:
-        if verdict == "finished":
-            self.spending.end(trial.trial_id, trial.last_result)
-        elif trial.last_result:
-            self.spending.spend(trial.trial_id, trial.last_result)
+        result = trial.last_result or {}
+        if verdict == "failed":
+            self.spending.spend(trial.trial_id, result)
+            self.spending.fail(trial.trial_id)
+        else:
+            (self.spending.end if verdict == "finished" else self.spending.stop)(trial.trial_id, result)
 
     def _values(self, result: Mapping[str, Any]) -> str:
         """The objectives for people, and which constraints are missed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class References:
         configs: of any trial of each method of the sweep.
         others: the chains to compare with; they go on from the same base step.
         teachers: of a scenario of one step, each of the next one.
-        installation: the check of a worker under way, which then has loaded half of what the base step needs.
+        checks: of the nodes, under way; nothing is trained before.
     """
 
     def __init__(
@@ -103,14 +103,14 @@ class References:
         others: Mapping[str, TrialConfig],
         teachers: Mapping[str, TrialConfig],
         runtime: Runtime,
-        installation: Any,
+        checks: Sequence[Any],
         display: Display,
     ) -> None:
         announce_tables(configs, runtime, display)
         config = next(iter(configs.values()))
         tasks, last = Tasks(ray, spec, display), len(config.scenario.steps) - 1
-        base = base_tasks(tasks, config, teachers, runtime, installation)
-        first = [base, *joint_tasks(tasks, spec, config, runtime)]
+        base = base_tasks(tasks, config, teachers, runtime, *checks)
+        first = [base, *joint_tasks(tasks, spec, config, runtime, *checks)]
         tables = [base]
         for method, own in configs.items():  # one after another: they share the images and targets
             name = "tables" if len(configs) == 1 else f"tables of {method}"
@@ -144,11 +144,11 @@ def base_tasks(
     return after[0]
 
 
-def joint_tasks(tasks: Tasks, spec: SweepSpec, config: TrialConfig, runtime: Runtime) -> list[Any]:
+def joint_tasks(tasks: Tasks, spec: SweepSpec, config: TrialConfig, runtime: Runtime, *after: Any) -> list[Any]:
     """The joint references of all steps but the first, under way; none where the sweep does without them."""
     last = len(config.scenario.steps) - 1
     steps = range(1, last + 1) if spec.joint else ()
-    return [tasks.submit(joint_name(step, last), joint_task, config, runtime, step) for step in steps]
+    return [tasks.submit(joint_name(step, last), joint_task, config, runtime, step, *after) for step in steps]
 
 
 def teacher_scores(teachers: Mapping[str, TrialConfig], runtime: Runtime) -> dict[str, dict[str, float]]:

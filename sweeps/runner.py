@@ -16,10 +16,12 @@ from filelock import FileLock, Timeout
 from ray import tune
 
 from sweeps import work
-from sweeps.cluster import checking_installation, connect, outcome
+from sweeps.cluster import connect
 from sweeps.costs import add_references, hours, hours_line
+from sweeps.interruption import InterruptionError, interruptible
 from sweeps.leaders import run_race
 from sweeps.population import Listener, first_points
+from sweeps.preflight import Preflight
 from sweeps.progress import Display, TrialCount
 from sweeps.recorder import Recorder, now_ms, scope_tags
 from sweeps.references import REFERENCE_METRICS, References, teacher_scores
@@ -44,10 +46,6 @@ from trainables.tune import tune_trial
 DRIVER_WAIT_S = 10.0  # for one that is ending
 
 
-class InterruptionError(PalimpsestError):
-    """A sweep ended before its trials did, by a person's wish."""
-
-
 def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
     """Run or go on with a sweep.
 
@@ -57,10 +55,10 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
         DataError: the data cannot serve it.
         PalimpsestError: mmcv's operations do not work where trials run.
         TrackingError: MLflow does not answer.
-        InterruptionError: Ctrl-C or SIGINT; what there is is saved.
+        InterruptionError: Ctrl-C or SIGTERM; what there is is saved. A second one does not wait for that.
     """
     _claim(spec, resume)
-    with _only_driver(spec):
+    with _only_driver(spec), interruptible(spec.name, "`sweeps run FILE --resume`"):
         _run(spec, display)
 
 
@@ -81,16 +79,15 @@ def _only_driver(spec: SweepSpec) -> Iterator[None]:
 def _run(spec: SweepSpec, display: Display) -> None:
     display.now("starting")
     ray = connect()
-    installation = checking_installation(ray)
-    _preflight(spec, ray)
+    preflight = Preflight(ray, spec)
     known = Known() if restorable(spec.folder / "tune") else known_trials(spec)
     splits = work.prepared(spec)
     bases = work.base_configs(spec, splits)
     config = bases[spec.method]
     display.say(f"trial 0: {lr_line(config.recipe, float(config.optim['lr_scale']), config.batch_size)}")
-    references = _references(ray, spec, bases, splits, installation, display)  # they train while MLflow opens
+    references = _references(ray, spec, bases, splits, preflight, display)  # they train while MLflow opens
     with Tracker(spec.tracking_uri, spec.name, spec.folder, spec.study_url) as tracker:
-        outcome(ray, installation)
+        preflight.passed(display)
         record = {"identity": spec.identity, "text": spec.text, "started_in": str(Path.cwd())}
         write_json(spec.folder / "spec.json", record)
         tags = {**scope_tags(config), "method": ", ".join(spec.methods), "objective": spec.aim.line}
@@ -100,8 +97,7 @@ def _run(spec: SweepSpec, display: Display) -> None:
         bounds = _upper_bounds(spec, bases[spec.method], references, runtime, tracker, display)
         for name, scores in teacher_scores(work.teachers(spec, splits), runtime).items():
             tracker.log_reference(name, scores, 0)
-        slots = at_once(spec, ray)
-        count = TrialCount(spec.trials, slots, spec.objective)
+        count, slots = TrialCount(spec.trials, preflight.at_once, spec.objective), preflight.at_once
         recorder = Recorder(spec, bases, tracker, display, count)
         _search(spec, bases, work.runtime(spec, splits, report_at=rungs(spec)), recorder, slots, bounds, known)
         if spec.seeds > 1 and recorder.complete:
@@ -114,7 +110,7 @@ def _references(
     spec: SweepSpec,
     bases: Mapping[str, TrialConfig],
     splits: Splits,
-    installation: Any,
+    preflight: Preflight,
     display: Display,
 ) -> dict[Scenario, References]:
     """Those of each scenario, under way."""
@@ -127,7 +123,7 @@ def _references(
         if spec.aim.pooled:
             display.say(f"references of {scenario.name}:")
         under_way[scenario] = References(
-            ray, spec, own, compared, teachers, work.runtime(spec, splits), installation, display
+            ray, spec, own, compared, teachers, work.runtime(spec, splits), preflight.checks, display
         )
     return under_way
 
@@ -175,6 +171,11 @@ def _finish(spec: SweepSpec, tracker: Tracker, recorder: Recorder, store: Store,
     display.say(f"{spec.name}: {', '.join(f'{number} {verdict}' for verdict, number in sorted(verdicts.items()))}")
     display.say(hours_line(spent, "gpu" if spec.resources.gpu else "core"))
     done = f"{len(recorder.ended)} of {spec.trials} trials"
+    if verdicts.keys() == {"failed"} and recorder.complete:
+        left = spec.trials - len(recorder.ended)
+        remedy = f"--resume runs the other {left}" if left else "start it under another name"
+        reasons = [f"trial {trial.number}: {trial.reason}" for trial in recorder.ended]
+        raise PalimpsestError(spec.name, [f"every trial failed; when that is mended, {remedy}", *reasons])
     if not recorder.complete:
         raise InterruptionError(spec.name, [f"interrupted with {done} done; go on with `sweeps run FILE --resume`"])
     if len(recorder.ended) < spec.trials:
@@ -200,25 +201,6 @@ def _claim(spec: SweepSpec, resume: bool) -> None:
         )
 
 
-def _preflight(spec: SweepSpec, ray: Any) -> None:
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    need = {"CPU": spec.resources.cpu, "GPU": spec.resources.gpu}
-    if not any(all(node.get(kind, 0) >= amount for kind, amount in need.items()) for node in nodes):
-        there = "; ".join(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes)
-        raise SpecError(
-            "resources", [f"a trial asks for {need['CPU']} CPU, {need['GPU']:g} GPU, but the nodes have {there}"]
-        )
-
-
-def at_once(spec: SweepSpec, ray: Any) -> int:
-    """How many trials of a sweep run at a time."""
-    total = ray.cluster_resources()
-    fits = [total.get("CPU", 0) // spec.resources.cpu]
-    if spec.resources.gpu:
-        fits.append(total.get("GPU", 0) // spec.resources.gpu)
-    return int(min([*fits, spec.max_concurrent or spec.trials, spec.trials]))
-
-
 def _search(
     spec: SweepSpec,
     bases: Mapping[str, TrialConfig],
@@ -240,6 +222,7 @@ def _search(
         # Tune would go on with the listeners that it pickled at the start; ours speak to this driver's records.
         listeners = [recorder, Listener(IncrementalSearch(spec))] if copied else [recorder]
         tuner._local_tuner._run_config.callbacks = listeners
+        tuner._local_tuner._run_config.failure_config.max_failures = spec.max_failures
     else:
         shutil.rmtree(experiment, ignore_errors=True)
         study_file(spec.folder).unlink(missing_ok=True)
@@ -270,7 +253,7 @@ def _fresh(
             name="tune",
             storage_path=str(spec.folder),
             callbacks=listeners,
-            failure_config=tune.FailureConfig(max_failures=2),
+            failure_config=tune.FailureConfig(max_failures=spec.max_failures),
             verbose=0,
         ),
     )

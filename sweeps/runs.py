@@ -7,7 +7,6 @@ created, so writing an event again (a restored sweep, a repaired outage) changes
 from __future__ import annotations
 
 import csv
-import importlib.metadata
 import io
 import json
 import math
@@ -16,16 +15,13 @@ from itertools import count, zip_longest
 from typing import Any, Literal, TypeVar
 
 from sweeps.connection import KnownRun, TrackingError, answered, connect, database_file, known_runs, one_line
+from trainables.environment import package_versions
 
 Scalar = str | int | float | bool | None
 Verdict = Literal["finished", "stopped", "failed"]
 
 STATUS: dict[Verdict, str] = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
 SCOPE_TAGS = ("scenario", "detector", "method")  # a step has those of its trial
-PACKAGES = (
-    "palimpsest", "torch", "onedl-mmcv", "onedl-mmengine", "onedl-mmdetection", "ray", "optuna", "mlflow", "numpy",
-    "pycocotools", "faster-coco-eval",
-)  # fmt: skip
 
 # MLflow takes 1000 metrics, 100 params and 100 tags in a batch, 1000 entries and 1 MB in all.
 METRICS_PER_BATCH, TEXTS_PER_BATCH = 800, 50
@@ -279,15 +275,6 @@ class Runs:
     def _close(self, run: KnownRun, status: str, end_ms: int) -> None:
         self._client.set_terminated(run.run_id, status, end_ms)
         run.status = status
-
-
-def package_versions() -> dict[str, str]:
-    """The installed version of each package that a trial's numbers can depend on."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)}
-
-
-def _installed(name: str) -> bool:
-    return next(iter(importlib.metadata.distributions(name=name)), None) is not None
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:

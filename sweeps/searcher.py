@@ -83,6 +83,7 @@ class IncrementalSearch(Searcher):
         told = dict(result or {})
         if error or not sound(told):
             self._study.tell(self._trials[trial_id], state=TrialState.FAIL, skip_if_finished=True)
+            self._spending.fail(trial_id)
         else:
             self._tell(trial_id, told)
         self._live.pop(trial_id, None)
@@ -164,6 +165,7 @@ class IncrementalSearch(Searcher):
                 self._trial(trial_id).set_constraint(str(constraint), excess)
         if stopped:
             self._study.tell(self._trials[trial_id], state=TrialState.PRUNED, skip_if_finished=True)
+            self._spending.stop(trial_id, told)
         else:
             values = [self._rank(told[PARTS])] if self._spec.aim.pooled == "rank" else told[VALUES]
             self._study.tell(self._trials[trial_id], values, skip_if_finished=True)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from sweeps.cluster import connect
 from sweeps.connection import connect as connect_tracking
+from sweeps.interruption import interruptible
+from sweeps.preflight import at_once
 from sweeps.progress import Display
-from sweeps.runner import InterruptionError, at_once
 from sweeps.spec import SweepSpec
 from trainables.errors import PalimpsestError
 from trainables.files import written_whole
@@ -41,7 +42,7 @@ def run_sweeps(specs: Sequence[SweepSpec], resume: bool, display: Display) -> No
 
     Raises:
         PalimpsestError: some did not come to their end; each has said why.
-        InterruptionError: Ctrl-C or SIGINT; what there is is saved.
+        InterruptionError: Ctrl-C or SIGTERM; what there is is saved.
     """
     ray = connect()
     connect_tracking(specs[0].tracking_uri).search_experiments()  # one creates a database, not all at once
@@ -52,7 +53,8 @@ def run_sweeps(specs: Sequence[SweepSpec], resume: bool, display: Display) -> No
         share, rest = divmod(at_once(spec, ray), len(specs))
         share = max(1, share + (number < rest))
         command = [sys.executable, "-c", CHILD, "run", str(_written(spec))]
-        command += ["--max-concurrent", str(share), *(["--resume"] if resume else [])]
+        command += ["--max-concurrent", str(share), "--max-failures", str(spec.max_failures)]
+        command += ["--resume"] if resume else []
         process = subprocess.Popen(
             command,
             env=environment,
@@ -64,9 +66,8 @@ def run_sweeps(specs: Sequence[SweepSpec], resume: bool, display: Display) -> No
         )
         processes[spec.name] = process
         threading.Thread(target=_relay, args=(spec.name, process, display), daemon=True).start()
-    statuses = _waited(processes)
-    if statuses is None:
-        raise InterruptionError(", ".join(processes), ["interrupted; go on with `sweeps run FILE --resume`"])
+    with interruptible(", ".join(processes), "`sweeps run FILE --resume`"):
+        statuses = _waited(processes)
     if failed := [name for name, status in statuses.items() if status]:
         raise PalimpsestError(", ".join(failed), ["did not come to an end; see above"])
 
@@ -85,8 +86,12 @@ def _relay(name: str, process: subprocess.Popen[str], display: Display) -> None:
         display.say(f"{name} | {line.rstrip()}")
 
 
-def _waited(processes: dict[str, subprocess.Popen[str]]) -> dict[str, int] | None:
-    """The exit status of each; None where a person interrupted: all are then told to save and to end."""
+def _waited(processes: dict[str, subprocess.Popen[str]]) -> dict[str, int]:
+    """The exit status of each.
+
+    Raises:
+        KeyboardInterrupt: a person interrupted; all were told to save, and have ended.
+    """
     try:
         return {name: process.wait() for name, process in processes.items()}
     except KeyboardInterrupt:
@@ -95,4 +100,4 @@ def _waited(processes: dict[str, subprocess.Popen[str]]) -> dict[str, int] | Non
                 process.send_signal(signal.SIGINT)
         for process in processes.values():
             process.wait()
-        return None
+        raise

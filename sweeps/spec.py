@@ -57,6 +57,7 @@ class SweepSpec:
         scenarios: what a trial learns, one after another: the file's (`whole_scenarios`), the shortest first, or the
             first increment of each.
         report_scenarios: what the final training learns.
+        max_failures: how often a trial is tried again that lost its process or its node.
         space: what is searched, by flat name (`erd/lambda_cls`, `optim/lr_scale`); `method` where there are several.
         conditions: under which values of others a searched parameter acts.
         constants: what the file fixes, by flat name.
@@ -91,6 +92,7 @@ class SweepSpec:
     nms: Mapping[str, Scalar]
     trials: int
     max_concurrent: int | None
+    max_failures: int = 2
     aim: Aim
     sampler: str
     scheduler: Scheduler

@@ -108,7 +108,11 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is KeyboardInterrupt:  # a person does not want to wait; the writer goes on by itself
+            assert self._writer.stdin is not None
+            self._writer.stdin.close()
+        else:
+            self.close()
 
     def _note(self, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         try:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.metadata
 import io
 import warnings
 
 from trainables.errors import PalimpsestError
 
+PACKAGES = (
+    "palimpsest", "torch", "onedl-mmcv", "onedl-mmengine", "onedl-mmdetection", "ray", "optuna", "mlflow", "numpy",
+    "pycocotools", "faster-coco-eval",
+)  # fmt: skip
 REINSTALL = "uv sync --reinstall-package onedl-mmcv"
 
 
@@ -37,6 +42,15 @@ def require_ops() -> None:
             f"{torch.version.cuda} toolkit: FORCE_CUDA=1 {REINSTALL}, or hide the GPU: CUDA_VISIBLE_DEVICES="
         )
         raise PalimpsestError("installation", [problem])
+
+
+def package_versions() -> dict[str, str]:
+    """The installed version of each package that a trial's numbers can depend on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)}
+
+
+def _installed(name: str) -> bool:
+    return next(iter(importlib.metadata.distributions(name=name)), None) is not None
 
 
 def prepare_process(threads: int) -> None:

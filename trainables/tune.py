@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -45,8 +46,9 @@ def tune_trial(
 ) -> None:
     """One trial under Ray Tune. What it has reported is kept beside it, so that a restart repeats no work.
 
-    A loss that is not finite is the last thing it reports, as `FAILURE`: to raise would make Tune try again, in a new
-    process, what ends the same way each time.
+    An error of its own (a loss that is not finite, no memory left, a bug) is the last thing it reports, as `FAILURE`:
+    to raise would make Tune try again, in a new process, what ends the same way each time. What the system did to it (a
+    full disk, a file system that went away, a lost process or node) is tried again.
 
     Args:
         chosen, bases: see `with_parameters`.
@@ -69,10 +71,24 @@ def tune_trial(
             if scenarios:
                 reporter.begin(replace(config, scenario=scenario))
             run_trial(reporter.config, runtime, reporter)
-    except TrainingError as error:
-        tune.report({OBJECTIVE: math.nan, PROGRESS: reporter.progress, FAILURE: str(error)})
+    except OSError:
+        raise
+    except Exception as error:
+        with written_whole(file.with_name("error.txt")) as aside:
+            aside.write_text(traceback.format_exc(), encoding="utf-8")
+        tune.report({OBJECTIVE: math.nan, PROGRESS: reporter.progress, FAILURE: _in_words(error, file)})
     finally:  # Tune ends a stopped trial by raising in `report`
         release_memory()
+
+
+def _in_words(error: Exception, events: Path) -> str:
+    """Why a trial failed, in a line; where a person would want more, it names the file with the traceback."""
+    if isinstance(error, TrainingError):
+        return str(error)
+    said = " ".join(str(error).split())[:300]
+    if isinstance(error, MemoryError) or "out of memory" in said:
+        return f"out of memory: {said}"
+    return f"{type(error).__name__}: {said} (see {events.with_name('error.txt')})"
 
 
 def _gone_on(config: TrialConfig, runtime: Runtime, events: Path) -> TrialConfig:

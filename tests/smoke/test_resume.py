@@ -48,7 +48,7 @@ def test_interrupted_then_killed_and_gone_on_with_equals_an_undisturbed_sweep(wo
 
     interrupted = workspace.start("run", str(spec))
     until(interrupted, "1/3 done")
-    interrupted.send_signal(signal.SIGINT)
+    interrupted.send_signal(signal.SIGTERM)  # taken like Ctrl-C
     printed, _ = interrupted.communicate(timeout=120)
     assert interrupted.returncode == 1, printed
     assert "rough: interrupted with 1 of 3 trials done; go on with `sweeps run FILE --resume`" in printed

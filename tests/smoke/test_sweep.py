@@ -142,7 +142,9 @@ def test_a_trial_that_explodes_fails_alone_and_says_why(swept: Workspace) -> Non
 
 def test_a_trial_whose_objective_is_undefined_has_failed(swept: Workspace) -> None:
     spec = swept.write_spec("undefined", trials=1, more="objective: ap_large\n")  # no digit is that large
-    assert "undefined: 1 failed" in swept.run("run", str(spec))
+    printed = swept.run("run", str(spec), status=1)
+    assert "undefined: 1 failed" in printed
+    assert "every trial failed; when that is mended, start it under another name\n  trial 0: every objective" in printed
     client = MlflowClient(swept.tracking_uri)
     experiment = client.get_experiment_by_name("undefined")
     (trial,) = client.search_runs([experiment.experiment_id], "tags.level = 'trial'")

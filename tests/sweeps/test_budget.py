@@ -54,3 +54,23 @@ def test_patience_is_for_trials_without_a_better_one_that_holds(objective: str, 
     assert spending.exhausted() is None
     spending.end("x", ended(better))
     assert spending.exhausted() == "2 trials without a better one"
+
+
+def test_trials_that_all_fail_end_it_until_a_person_goes_on() -> None:
+    spending = Spending(spec_of())
+    for number in range(budget.HOPELESS):
+        assert spending.exhausted() is None
+        spending.fail(f"trial {number}")
+    assert spending.hopeless
+    assert spending.exhausted() == "patience with trials that fail"
+    spending.restart()
+    assert spending.exhausted() is None
+
+
+@pytest.mark.parametrize("how", ["end", "stop"])
+def test_trials_that_fail_beside_others_end_nothing(how: str) -> None:
+    spending = Spending(spec_of())
+    getattr(spending, how)("good", ended(0.5))
+    for number in range(2 * budget.HOPELESS):
+        spending.fail(f"trial {number}")
+    assert spending.exhausted() is None

@@ -1,0 +1,37 @@
+"""Ctrl-C, SIGTERM and `ray job stop`: what there is is saved, and how to go on is said."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trainables.errors import PalimpsestError
+
+
+class InterruptionError(PalimpsestError):
+    """A command ended before its work did, by a person's wish."""
+
+
+@contextmanager
+def interruptible(subject: str, remedy: str) -> Iterator[None]:
+    """SIGTERM is taken like Ctrl-C, which Tune answers by saving its state.
+
+    Args:
+        subject: what is interrupted.
+        remedy: the command that goes on.
+
+    Raises:
+        InterruptionError: in place of `KeyboardInterrupt`.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if main := threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptionError(subject, [f"interrupted; go on with {remedy}"]) from None
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
