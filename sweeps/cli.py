@@ -170,6 +170,21 @@ def promote(name: str, trial: str | None, storage: Path | None) -> None:
         promote_sweep(spec, trial, display)
 
 
+@_verb("sync", "sweeps sync erd_digits")
+@click.argument("name")
+@click.option(
+    "--storage", type=click.Path(path_type=Path), help="The sweep's storage; default: PALIMPSEST_STORAGE, else runs"
+)
+def sync(name: str, storage: Path | None) -> None:
+    """Write to MLflow what waits in a sweep's journal, because MLflow was away or the sweep was killed."""
+    from sweeps.spec import stored_spec
+
+    spec = stored_spec(name, storage)
+    from sweeps.tracking import sync_records
+
+    click.echo(sync_records(spec.tracking_uri, spec.name, spec.folder, spec.study_url))
+
+
 @_verb("store", "sweeps store --prune 30")
 @click.option(
     "--storage", type=click.Path(path_type=Path), help="A sweep's storage; default: PALIMPSEST_STORAGE, else runs"

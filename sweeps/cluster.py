@@ -44,8 +44,8 @@ class Nodes:
     """Nodes that are alike.
 
     Attributes:
-        amount: of them; those that an autoscaler may start count.
-        ids: of those that are there.
+        amount: of them.
+        ids: of those that are there; none of those that an autoscaler may start.
     """
 
     resources: Mapping[str, float]

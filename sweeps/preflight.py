@@ -85,13 +85,15 @@ def at_once(spec: SweepSpec, ray: Any) -> int:
 
 
 def _at_once(spec: SweepSpec, nodes: list[Nodes], need: Mapping[str, float]) -> int:
-    fits = sum(node.fit(need) for node in nodes)
+    there = sum(node.fit(need) for node in nodes if node.ids)
+    startable = sum(node.fit(need) for node in nodes if not node.ids)
+    fits = max(there, startable)  # what an autoscaler started is among what it may start
     if not fits:
-        there = "; ".join(
+        holding = "; ".join(
             f"{one.resources.get('CPU', 0):g} CPU, {one.resources.get('GPU', 0):g} GPU" for one in nodes if one.amount
         )
         asked = f"a trial asks for {need['CPU']:g} CPU, {need['GPU']:g} GPU"
-        raise SpecError("resources", [f"{asked}, but the nodes have {there}"])
+        raise SpecError("resources", [f"{asked}, but the nodes have {holding}"])
     return min(fits, spec.max_concurrent or spec.trials, spec.trials)
 
 

@@ -17,6 +17,7 @@ from ray import tune
 
 from sweeps import work
 from sweeps.cluster import connect
+from sweeps.connection import one_line
 from sweeps.costs import add_references, hours, hours_line
 from sweeps.interruption import InterruptionError, interruptible
 from sweeps.leaders import run_race
@@ -28,8 +29,9 @@ from sweeps.references import REFERENCE_METRICS, References, teacher_scores
 from sweeps.results import reference_prefix
 from sweeps.schedulers import rungs, scheduler_of
 from sweeps.searcher import IncrementalSearch
+from sweeps.snapshot import BEGIN_AGAIN, restorable
 from sweeps.spec import SweepSpec
-from sweeps.study import study_file
+from sweeps.study import check_study, study_file
 from sweeps.tracking import Tracker, Verdict
 from sweeps.warm_start import Known, known_trials
 from trainables.config import Runtime, TrialConfig
@@ -80,7 +82,7 @@ def _run(spec: SweepSpec, display: Display) -> None:
     display.now("starting")
     ray = connect()
     preflight = Preflight(ray, spec)
-    known = Known() if restorable(spec.folder / "tune") else known_trials(spec)
+    known = Known() if restorable(spec.folder) else known_trials(spec)
     splits = work.prepared(spec)
     bases = work.base_configs(spec, splits)
     config = bases[spec.method]
@@ -195,7 +197,12 @@ def _claim(spec: SweepSpec, resume: bool) -> None:
         return
     if not resume:
         raise SpecError(spec.name, [f"exists in {spec.folder}; go on with --resume, or give the sweep another name"])
-    if json.loads(record.read_text())["identity"] != spec.identity:
+    try:
+        identity = json.loads(record.read_bytes())["identity"]
+    except (KeyError, TypeError, ValueError) as error:
+        remedy = "delete it to go on with this file, if it is the one that the sweep was started from"
+        raise CheckpointError(str(record), [f"cannot be read ({error}); {remedy}"]) from error
+    if identity != spec.identity:
         raise SpecError(
             spec.name, ["was started from another sweep file; resume with that file, or give this one another name"]
         )
@@ -217,8 +224,8 @@ def _search(
     )  # fmt: skip
     trainable = tune.with_resources(trial, {"CPU": spec.resources.cpu, "GPU": spec.resources.gpu})
     experiment = spec.folder / "tune"
-    if restorable(experiment):
-        tuner = tune.Tuner.restore(str(experiment), trainable=trainable, resume_unfinished=True)
+    if restorable(spec.folder):
+        tuner = _restored(spec, trainable)
         # Tune would go on with the listeners that it pickled at the start; ours speak to this driver's records.
         listeners = [recorder, Listener(IncrementalSearch(spec))] if copied else [recorder]
         tuner._local_tuner._run_config.callbacks = listeners
@@ -228,7 +235,31 @@ def _search(
         study_file(spec.folder).unlink(missing_ok=True)
         search, scheduler = IncrementalSearch(spec, known), scheduler_of(spec, bounds)
         tuner = _fresh(spec, trainable, search, scheduler, recorder, slots)
-    tuner.fit()
+    try:
+        tuner.fit()
+    except CheckpointError:
+        raise
+    except (OSError, tune.TuneError) as error:
+        said = str(error).strip().splitlines()[-1]
+        remedy = "when that is mended, go on with `sweeps run FILE --resume`"
+        raise PalimpsestError(spec.name, [f"the search cannot go on: {said}; {remedy}"]) from error
+
+
+def _restored(spec: SweepSpec, trainable: Any) -> tune.Tuner:
+    """The search as Tune's last snapshot has it.
+
+    Raises:
+        CheckpointError: a file of it is broken.
+    """
+    experiment = spec.folder / "tune"
+    try:
+        check_study(spec.folder)
+        return tune.Tuner.restore(str(experiment), trainable=trainable, resume_unfinished=True)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        problem = f"cannot be gone on with ({one_line(error)}); {BEGIN_AGAIN}"
+        raise CheckpointError(str(experiment), [problem]) from error
 
 
 def _fresh(
@@ -257,19 +288,3 @@ def _fresh(
             verbose=0,
         ),
     )
-
-
-def restorable(experiment: Path) -> bool:
-    """Whether Tune has a state to go on from; a driver killed in the first seconds of a search leaves none.
-
-    Raises:
-        CheckpointError: the newest state is torn: from it Tune would start afresh without a word.
-    """
-    newest = max(experiment.glob("experiment_state-*.json"), default=None)
-    if newest is None or not tune.Tuner.can_restore(str(experiment)):
-        return False
-    try:
-        json.loads(newest.read_text())
-    except ValueError as error:
-        raise CheckpointError(str(newest), [f"is torn ({error}); delete it to go on from the state before"]) from error
-    return True

@@ -12,12 +12,30 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.snapshot import BEGIN_AGAIN
+from trainables.errors import CheckpointError
 from trainables.journal import Journal, lines
 
 
 def study_file(folder: Path) -> Path:
     """Where a sweep's study is; Optuna reads it with `JournalStorage(JournalFileBackend(path))`."""
     return folder / "optuna.jsonl"
+
+
+def check_study(folder: Path) -> None:
+    """Nothing, where every line of a sweep's study can be read.
+
+    Raises:
+        CheckpointError: one cannot, and the first of them is named.
+    """
+    path = study_file(folder)
+    if not path.exists():
+        raise CheckpointError(str(path), [f"must be there, as Tune's state is; {BEGIN_AGAIN}"])
+    for number, (line, _) in enumerate(lines(path), start=1):
+        try:
+            json.loads(line)
+        except ValueError as error:
+            raise CheckpointError(str(path), [f"line {number} cannot be read ({error}); {BEGIN_AGAIN}"]) from error
 
 
 def study_storage(folder: Path) -> JournalStorage:

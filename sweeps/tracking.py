@@ -25,6 +25,7 @@ from trainables.journal import Journal
 
 __all__ = ["Scalar", "Tracker", "Verdict"]
 
+MAX_BYTES = 4 << 30  # of a journal: a hundred thousand trials
 LOCK_WAIT_S = 60.0  # for the writer of a driver that has just died
 
 _log = logging.getLogger(__name__)
@@ -90,9 +91,13 @@ class Tracker:
         standing = self._ask()
         if standing.waiting or standing.dropped or self._lost:
             _log.warning(
-                "not in MLflow: %d records that wait in %s for the next `sweeps run FILE --resume`, %d dropped",
-                standing.waiting, self._journal.path, standing.dropped + self._lost,
+                "not in MLflow: %d records that wait in %s for `sweeps sync %s`, %d dropped",
+                standing.waiting, self._journal.path, self.sweep, standing.dropped + self._lost,
             )  # fmt: skip
+
+    def standing(self) -> Standing:
+        """How far the writer is, once it has written what it can."""
+        return self._ask()
 
     def run_id(self, trial_id: str) -> str | None:
         """The run of a trial, once all that was noted is written; None if MLflow has none."""
@@ -116,6 +121,8 @@ class Tracker:
 
     def _note(self, event: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         try:
+            if self._journal.num_bytes > MAX_BYTES:
+                raise OSError(f"{self._journal.path} has {MAX_BYTES >> 30} GiB, and takes no more")
             self._journal.append([event, args, kwargs])
         except Exception as error:  # whatever it is, a full disk or an odd value: a record never ends a sweep
             self._lost += 1
@@ -149,6 +156,22 @@ class Tracker:
             process.communicate()
             raise TrackingError("tracking", problems)
         return process
+
+
+def sync_records(uri: str, sweep: str, folder: Path, study: str | None) -> str:
+    """Write what waits in a sweep's journal; how much it was, in words. Arguments as for `Tracker`.
+
+    Raises:
+        TrackingError: MLflow does not answer or did not take all; or another driver has the journal.
+    """
+    before = waiting(folder / "records.jsonl")
+    with Tracker(uri, sweep, folder, study) as tracker:
+        standing = tracker.standing()
+    if standing.waiting:
+        problem = f"MLflow at {uri} must take {standing.waiting} records that wait, but: {standing.failure}"
+        raise TrackingError("tracking", [problem])
+    dropped = f", {standing.dropped} dropped: {standing.failure}" if standing.dropped else ""
+    return f"{sweep}: {before} records written, none waits{dropped}"
 
 
 def _answer(process: subprocess.Popen[str], request: Any) -> Any:

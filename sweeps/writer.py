@@ -121,9 +121,22 @@ def waiting(journal: Path) -> int:
 
 
 def _position(journal: Path) -> tuple[int, int]:
-    """Bytes of the journal that are done with, and how many events among them were dropped."""
+    """Bytes of the journal that are done with, and how many events among them were dropped.
+
+    Raises:
+        TrackingError: the file that says so is broken, or of another journal.
+    """
     path = _position_file(journal)
-    offset, dropped = json.loads(path.read_text()) if path.exists() else (0, 0)
+    if not path.exists():
+        return 0, 0
+    try:
+        offset, dropped = map(int, json.loads(path.read_bytes()))
+    except (TypeError, ValueError) as error:
+        remedy = "delete it, and all that the journal holds is written again, over what is there"
+        raise TrackingError(str(path), [f"cannot be read ({error}); {remedy}"]) from error
+    if not 0 <= offset <= journal.stat().st_size:
+        problem = f"is of a journal of at least {offset} bytes, but {journal.name} has {journal.stat().st_size}: "
+        raise TrackingError(str(path), [problem + "it was cut; delete this file to write again what is left of it"])
     return offset, dropped
 
 
@@ -154,7 +167,7 @@ def main() -> None:
         with FileLock(f"{journal}.lock", timeout=lock_wait_s):
             _serve(Writer(Runs(uri, sweep), Path(journal), copy), answers)
     except TrackingError as error:
-        _say(answers, error.problems)
+        _say(answers, [str(error).removeprefix("tracking: ")])
     except Timeout:
         _say(answers, [f"the records of {sweep!r} must have one driver, but another one is writing them"])
 

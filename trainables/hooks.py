@@ -118,8 +118,8 @@ class StateHook(Hook):
         """Save, tell the listener, and end training where it is to end before the last epoch."""
         done = runner.epoch + 1
         if done < runner.max_epochs:
-            with written_whole(self.state) as aside:
-                torch.save(self._state(runner, done), aside)
+            with written_whole(self.state) as aside, aside.open("wb") as file:  # torch tells of a full disk only so
+                torch.save(self._state(runner, done), file)
         means = {name: float(torch.stack(tuple(values)).float().mean()) for name, values in self.recent.items()}
         self.after_epoch(self.averaging.average.module if self.averaging else runner.model.student, done, means)
         runner.train_loop.stop_training = done >= self.stop

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+_log = logging.getLogger(__name__)
 
 
 class Journal:
@@ -18,6 +21,11 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         cut_torn_line(path)
         self._file = path.open("ab", buffering=0)
+
+    @property
+    def num_bytes(self) -> int:
+        """Its size."""
+        return os.fstat(self._file.fileno()).st_size
 
     def append(self, value: Any) -> bytes:
         """The line that `value` is now in the file, written at once."""
@@ -73,6 +81,22 @@ def cut(path: Path, offset: int) -> None:
     with path.open("rb") as file:
         aside.write_bytes(file.read(offset))
     aside.replace(path)
+
+
+def cut_broken_lines(path: Path) -> None:
+    """Cut a journal off before its first line that cannot be read, and say so: what it told is told again."""
+    if not path.exists():
+        return
+    whole = 0
+    for line, end in lines(path):
+        try:
+            json.loads(line)
+        except ValueError as error:
+            _log.warning("%s: cut off at byte %d, where it cannot be read (%s)", path, whole, error)
+            break
+        whole = end
+    if whole < path.stat().st_size:
+        os.truncate(path, whole)
 
 
 def cut_torn_line(path: Path) -> None:

@@ -58,7 +58,8 @@ def run_step(
             state = store.partial("steps", identity) / "state.pt"
             before = previous.weights if previous else teacher_weights(config, runtime)
             student, facts = train_step(config, runtime, step, before, state, after_epoch)
-        torch.save(student.state_dict(), folder / "weights.pt")
+        with (folder / "weights.pt").open("wb") as file:
+            torch.save(student.state_dict(), file)
         write_json(folder / FACTS_FILE, facts)
 
     folder = store.get("steps", identity, build)

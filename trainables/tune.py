@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from trainables.config import Runtime, TrialConfig
 from trainables.errors import TrainingError
 from trainables.files import written_whole
 from trainables.history import adopt_state, checkpoint_folder, read_history
-from trainables.journal import append, cut_torn_line, line_of, read
+from trainables.journal import append, cut_broken_lines, line_of, read
 from trainables.objectives import Aim
 from trainables.scenarios import Scenario
 
@@ -21,6 +23,8 @@ OBJECTIVE = "objective"
 VALUES, EXCESSES, PARTS, EVENT = "objectives", "excesses", "parts", "event"
 PROGRESS = "progress"
 FAILURE = "failure"
+PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT)
+WAITS_S = (5.0, 15.0, 60.0, 300.0)
 
 
 def with_parameters(bases: Mapping[str, TrialConfig], chosen: Mapping[str, Any]) -> TrialConfig:
@@ -47,8 +51,8 @@ def tune_trial(
     """One trial under Ray Tune. What it has reported is kept beside it, so that a restart repeats no work.
 
     An error of its own (a loss that is not finite, no memory left, a bug) is the last thing it reports, as `FAILURE`:
-    to raise would make Tune try again, in a new process, what ends the same way each time. What the system did to it (a
-    full disk, a file system that went away, a lost process or node) is tried again.
+    to raise would make Tune try again, in a new process, what ends the same way each time. A full disk, or a file
+    system that went away, it waits for; then Tune tries again, as where a process or a node is lost.
 
     Args:
         chosen, bases: see `with_parameters`.
@@ -65,20 +69,46 @@ def tune_trial(
     config, file = with_parameters(bases, chosen), events_file(folder, tune.get_context().get_trial_id())
     if copied:
         config = _gone_on(config, runtime, file)
-    reporter = _Reporter(file, aim, config, runtime if copied else None)
-    try:
+
+    def run() -> None:
+        reporter = _Reporter(file, aim, config, runtime if copied else None)
         for scenario in scenarios or (config.scenario,):
             if scenarios:
                 reporter.begin(replace(config, scenario=scenario))
             run_trial(reporter.config, runtime, reporter)
-    except OSError:
-        raise
+
+    try:
+        patiently(run)
     except Exception as error:
+        if passing(error):
+            raise
         with written_whole(file.with_name("error.txt")) as aside:
             aside.write_text(traceback.format_exc(), encoding="utf-8")
-        tune.report({OBJECTIVE: math.nan, PROGRESS: reporter.progress, FAILURE: _in_words(error, file)})
+        progress = max((event[PROGRESS] for event in read(file)), default=0)
+        tune.report({OBJECTIVE: math.nan, PROGRESS: progress, FAILURE: _in_words(error, file)})
     finally:  # Tune ends a stopped trial by raising in `report`
         release_memory()
+
+
+def passing(error: BaseException) -> bool:
+    """Whether an error is of a disk or a file system that may come back."""
+    return isinstance(error, OSError) and error.errno in PASSING
+
+
+def patiently(run: Callable[[], None], waits_s: Sequence[float] = WAITS_S) -> None:
+    """Run; while a disk is full or a file system away, wait and run again.
+
+    Raises:
+        OSError: they were still, after all waits.
+    """
+    for wait in waits_s:
+        try:
+            return run()
+        except OSError as error:
+            if not passing(error):
+                raise
+            time.sleep(wait)
+    return run()
 
 
 def _in_words(error: Exception, events: Path) -> str:
@@ -129,7 +159,7 @@ class _Reporter:
         """`copied_in`: where the trial runs, if others may go on from it."""
         self.aim, self.config, self.copied_in = aim, config, copied_in
         self._path, self._before, self._scenario = path, 0, ""
-        cut_torn_line(path)
+        cut_broken_lines(path)
         self.events: list[dict[str, Any]] = read(path)
         for number in range(len(self.events)):
             self._send(self.events[: number + 1])
@@ -151,11 +181,6 @@ class _Reporter:
             self.events.append(event)
             append(self._path, event)
             self._send(self.events, self.copied_in)
-
-    @property
-    def progress(self) -> int:
-        """The clock at the last event."""
-        return int(self.events[-1][PROGRESS]) if self.events else 0
 
     def _send(self, events: Sequence[Mapping[str, Any]], copied_in: Runtime | None = None) -> None:
         from ray import tune

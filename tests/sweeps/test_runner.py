@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from sweeps import runner
 from sweeps.progress import Display
-from sweeps.runner import restorable, run_sweep
+from sweeps.runner import run_sweep
 from sweeps.schedulers import rungs
 from sweeps.spec import SweepSpec
 from tests.sweeps.sweep_files import spec_of
@@ -76,16 +76,8 @@ def test_a_sweep_is_not_resumed_from_another_file(started: SweepSpec) -> None:
     assert refused(other, resume=False).startswith("good: exists in ")
 
 
-def test_a_torn_state_is_an_error_and_none_is_a_fresh_start(tmp_path: Path) -> None:
-    assert not restorable(tmp_path)
-    (tmp_path / "tuner.pkl").touch()
-    assert not restorable(tmp_path)  # killed before the first state was written
-    (tmp_path / "experiment_state-2026-01-01_10-00-00.json").write_text('{"trial')
-    newest = tmp_path / "experiment_state-2026-01-02_10-00-00.json"
-    newest.write_text('{"trial_data": []}')
-    assert restorable(tmp_path)
-    for torn in ('{"trial_data": [', "", "\x00" * 16):
-        newest.write_text(torn)
-        with pytest.raises(CheckpointError, match=f"{newest.name}: is torn") as raised:
-            restorable(tmp_path)
-        assert raised.value.subject == str(newest)
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00"])
+def test_a_record_that_cannot_be_read_is_no_fresh_start(started: SweepSpec, content: str) -> None:
+    (started.folder / "spec.json").write_text(content)
+    with Display() as display, pytest.raises(CheckpointError, match=r"spec\.json: cannot be read"):
+        run_sweep(started, True, display)
