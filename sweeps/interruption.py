@@ -16,7 +16,8 @@ class InterruptionError(PalimpsestError):
 
 @contextmanager
 def interruptible(subject: str, remedy: str) -> Iterator[None]:
-    """SIGTERM is taken like Ctrl-C, which Tune answers by saving its state.
+    """SIGTERM is taken like Ctrl-C, which Tune answers by saving its state. To be entered once Ray is connected, which
+    takes SIGTERM for itself.
 
     Args:
         subject: what is interrupted.

@@ -9,6 +9,7 @@ from typing import Any
 
 from sweeps import work
 from sweeps.cluster import connect
+from sweeps.interruption import interruptible
 from sweeps.leaders import joined
 from sweeps.preflight import Preflight
 from sweeps.progress import Display, shown
@@ -43,7 +44,14 @@ def promote_sweep(spec: SweepSpec, which: str | None, display: Display) -> list[
 
     Raises:
         SpecError: no finished trial to promote.
+        InterruptionError: Ctrl-C or SIGTERM.
     """
+    connect()
+    with interruptible(spec.name, f"`sweeps promote {spec.name}`"):
+        return _promote(spec, which, display)
+
+
+def _promote(spec: SweepSpec, which: str | None, display: Display) -> list[Registration]:
     found = searched(spec.tracking_uri, spec.name)
     trial = best_trial(spec, found, which)
     values = zip(spec.aim.objectives, trial.values(spec.aim) or (), strict=True)

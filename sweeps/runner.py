@@ -60,8 +60,10 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
         InterruptionError: Ctrl-C or SIGTERM; what there is is saved. A second one does not wait for that.
     """
     _claim(spec, resume)
-    with _only_driver(spec), interruptible(spec.name, "`sweeps run FILE --resume`"):
-        _run(spec, display)
+    with _only_driver(spec):
+        ray = connect()
+        with interruptible(spec.name, "`sweeps run FILE --resume`"):
+            _run(spec, ray, display)
 
 
 @contextmanager
@@ -78,9 +80,8 @@ def _only_driver(spec: SweepSpec) -> Iterator[None]:
         yield
 
 
-def _run(spec: SweepSpec, display: Display) -> None:
+def _run(spec: SweepSpec, ray: Any, display: Display) -> None:
     display.now("starting")
-    ray = connect()
     preflight = Preflight(ray, spec)
     known = Known() if restorable(spec.folder) else known_trials(spec)
     splits = work.prepared(spec)
