@@ -2,65 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from tests.smoke.conftest import Workspace
+from tests.smoke.nodes import Cluster
 from tests.smoke.test_resume import figures, until
 
 pytestmark = pytest.mark.smoke
-ROOT = Path(__file__).parents[2]
-
-
-class Cluster:
-    """Nodes of one CPU and two pretended GPUs each, so that two trials at a time are on two nodes."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{one.getsockname()[1]}"
-        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        self._folder = folder
-        self.nodes = [self._start("--head", f"--port={self.address.partition(':')[2]}")]
-        self.join()
-
-    def join(self) -> None:
-        """Another node."""
-        self.nodes.append(self._start(f"--address={self.address}"))
-
-    def kill(self, node: int) -> None:
-        """A node is gone, with all its processes."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.nodes[node].pid, signal.SIGKILL)
-        self.nodes[node].wait()
-
-    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        call = "import sys; from ray.scripts.scripts import main; sys.argv[0] = 'ray'; sys.exit(main())"
-        options = ["--num-cpus=1", "--num-gpus=2", "--node-ip-address=127.0.0.1", "--disable-usage-stats", "--block"]
-        options += [f"--temp-dir={self._folder}", "--include-dashboard=false"] if "--head" in arguments else []
-        node = subprocess.Popen(
-            [sys.executable, "-c", call, "start", *arguments, *options],
-            env=os.environ | self.environment | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        assert node.stdout is not None
-        said = b""
-        for line in node.stdout:
-            said += line
-            if b"--block" in line:  # it has started, and says how to stop it
-                return node
-        raise AssertionError(said.decode())
 
 
 @pytest.fixture
@@ -69,8 +20,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     for name, value in {**cluster.environment, "RAY_ADDRESS": cluster.address}.items():
         monkeypatch.setenv(name, value)
     yield cluster
-    for node in range(len(cluster.nodes)):
-        cluster.kill(node)
+    cluster.end()
 
 
 def test_trials_run_on_both_nodes_and_outlive_one(workspace: Workspace, cluster: Cluster) -> None:

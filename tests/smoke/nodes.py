@@ -1,0 +1,65 @@
+"""Ray nodes that are process groups of this machine, with token authentication."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+class Cluster:
+    """A head, and another node of one CPU; each node pretends to have two GPUs.
+
+    Args:
+        head_cpus: 0 keeps trials off the head; with 1, two trials at a time are on two nodes.
+    """
+
+    def __init__(self, folder: Path, head_cpus: int = 1) -> None:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{one.getsockname()[1]}"
+        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self._folder = folder
+        self.nodes = [self._start(head_cpus, "--head", f"--port={self.address.partition(':')[2]}")]
+        self.join()
+
+    def join(self) -> None:
+        """Another node."""
+        self.nodes.append(self._start(1, f"--address={self.address}"))
+
+    def kill(self, node: int) -> None:
+        """A node is gone, with all its processes; the first one is the head."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.nodes[node].pid, signal.SIGKILL)
+        self.nodes[node].wait()
+
+    def end(self) -> None:
+        """All nodes are gone."""
+        for node in range(len(self.nodes)):
+            self.kill(node)
+
+    def _start(self, cpus: int, *arguments: str) -> subprocess.Popen[bytes]:
+        call = "import sys; from ray.scripts.scripts import main; sys.argv[0] = 'ray'; sys.exit(main())"
+        options = [f"--num-cpus={cpus}", "--num-gpus=2", "--node-ip-address=127.0.0.1", "--block"]
+        options += [f"--temp-dir={self._folder}", "--include-dashboard=false"] if "--head" in arguments else []
+        node = subprocess.Popen(
+            [sys.executable, "-c", call, "start", *arguments, *options],
+            env=os.environ | self.environment | {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert node.stdout is not None
+        said = b""
+        for line in node.stdout:
+            said += line
+            if b"--block" in line:  # it has started, and says how to stop it
+                return node
+        raise AssertionError(said.decode())
