@@ -43,6 +43,7 @@ class Box:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.environment = folder, {"PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "small.yaml").write_text(SPEC, encoding="utf-8")
         self.database = f"sqlite:///{folder / 'mlflow.db'}"
