@@ -14,7 +14,9 @@ from trainables.errors import CheckpointError
 from trainables.files import written_whole
 
 BEGIN_AGAIN = "delete the sweep's folder `tune`, and its search begins again: what is trained stays in the store"
-PARTS = ("experiment_state-*.json", "search_gen_state-*.json", "searcher-state-*.pkl")
+STATE, SEARCHER = "experiment_state-*.json", "searcher-state-*.pkl"
+SEARCHED = (STATE, "search_gen_state-*.json", SEARCHER)
+POPULATION = (STATE, "basic-variant-state-*.json")
 
 _log = logging.getLogger(__name__)
 
@@ -75,21 +77,28 @@ def _kept(folder: Path) -> Path:
 
 def _newest(experiment: Path) -> list[Path]:
     """Of each part the newest file."""
-    found = (max(experiment.glob(part), default=None) for part in PARTS)
+    found = (max(experiment.glob(part), default=None) for part in _parts(experiment))
     return [file for file in found if file]
+
+
+def _parts(experiment: Path) -> tuple[str, ...]:
+    """What a snapshot consists of: a population is drawn by Tune's own generator."""
+    return POPULATION if any(experiment.glob(POPULATION[1])) else SEARCHED
 
 
 def _fault(experiment: Path) -> str:
     """Why a snapshot cannot be gone on from, in words; empty where it can."""
     files = _newest(experiment)
-    if len(files) < len(PARTS):
-        return f"has {', '.join(file.name for file in files) or 'nothing'} of {', '.join(PARTS)}"
-    state, generator, searcher = files
+    if len(files) < len(parts := _parts(experiment)):
+        return f"has {', '.join(file.name for file in files) or 'nothing'} of {', '.join(parts)}"
     if len({file.stem[-len("2026-01-01_00-00-00") :] for file in files}) > 1:
         return f"{', '.join(file.name for file in files)} are of different drivers"
-    try:
-        json.loads(state.read_bytes())
-        unsealed(searcher)
-    except (ValueError, CheckpointError) as error:
-        return f"{state.name if isinstance(error, ValueError) else searcher.name} is torn ({error})"
-    return "" if generator.stat().st_size else f"{generator.name} is empty"
+    for file in files:
+        try:
+            if file.match(STATE):
+                json.loads(file.read_bytes())
+            elif file.match(SEARCHER):
+                unsealed(file)
+        except (ValueError, CheckpointError) as error:
+            return f"{file.name} is torn ({error})"
+    return next((f"{file.name} is empty" for file in files if not file.stat().st_size), "")

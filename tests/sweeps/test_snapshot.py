@@ -85,3 +85,14 @@ def test_a_torn_one_alone_is_an_error_that_says_what_to_do(tmp_path: Path) -> No
     files["state"].write_text("{")
     with pytest.raises(CheckpointError, match=r"experiment_state.* is torn .*; delete the sweep's folder `tune`"):
         restorable(tmp_path)
+
+
+def test_a_population_has_a_generator_of_tunes_own(tmp_path: Path) -> None:
+    files = snapshot(tmp_path, "one")
+    for part in ("generator", "searcher"):
+        files[part].unlink()
+    (tmp_path / "tune" / f"basic-variant-state-{FIRST}.json").write_bytes(b"state")
+    assert restorable(tmp_path)
+    files["state"].write_text("{")
+    with pytest.raises(CheckpointError, match="is torn"):
+        restorable(tmp_path)
