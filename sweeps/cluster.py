@@ -12,8 +12,12 @@ from typing import Any
 import ray
 import yaml
 from ray.exceptions import RayError, RayTaskError
+from ray.tune import Callback
+from ray.tune.experiment import Trial
 
+from trainables.devices import release
 from trainables.errors import PalimpsestError
+from trainables.tune import held_file
 
 LAUNCHED = Path("~/ray_bootstrap_config.yaml")  # on a head that `ray up` started: what its autoscaler may start
 AUTH_MODES = ("token", "disabled")
@@ -73,6 +77,21 @@ def nodes_of(ray: Any) -> list[Nodes]:
         if name != head
     ]
     return [*there, *workers]
+
+
+class Releasing(Callback):
+    """Gives back the devices of trials of several, once these have ended; `folder` is that of the trials."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Ended by itself, or stopped."""
+        release(held_file(self._folder, trial.trial_id))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Failed; where it is tried again it holds others."""
+        release(held_file(self._folder, trial.trial_id))
 
 
 def outcome(ray: Any, reference: Any) -> Any:

@@ -31,7 +31,8 @@ class Tasks:
 
     def __init__(self, ray: Any, spec: SweepSpec, display: Display, what: str = "reference") -> None:
         self._ray, self._display, self._what = ray, display, what
-        self._options = {"num_cpus": spec.resources.cpu, "num_gpus": spec.resources.gpu, "max_retries": 2}
+        own = spec.resources.of_process
+        self._options = {"num_cpus": own["CPU"], "num_gpus": own["GPU"], "max_retries": 2}
         self.spent_s = 0.0
         self._names: dict[Any, str] = {}
         self._seconds: dict[Any, Any] = {}

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from ray import tune
 
 from sweeps import work
-from sweeps.cluster import connect
+from sweeps.cluster import Releasing, connect
 from sweeps.connection import one_line
 from sweeps.costs import add_references, hours, hours_line
 from sweeps.interruption import InterruptionError, interruptible
@@ -87,7 +87,8 @@ def _run(spec: SweepSpec, ray: Any, display: Display) -> None:
     splits = work.prepared(spec)
     bases = work.base_configs(spec, splits)
     config = bases[spec.method]
-    display.say(f"trial 0: {lr_line(config.recipe, float(config.optim['lr_scale']), config.batch_size)}")
+    rate = lr_line(config.recipe, float(config.optim["lr_scale"]), config.batch_size, config.devices)
+    display.say(f"trial 0: {rate}")
     references = _references(ray, spec, bases, splits, preflight, display)  # they train while MLflow opens
     with Tracker(spec.tracking_uri, spec.name, spec.folder, spec.study_url) as tracker:
         preflight.passed(display)
@@ -223,12 +224,12 @@ def _search(
         tune_trial, bases=bases, runtime=runtime, aim=spec.aim, folder=spec.folder / "trials", copied=copied,
         scenarios=spec.scenarios if spec.aim.pooled else (),
     )  # fmt: skip
-    trainable = tune.with_resources(trial, {"CPU": spec.resources.cpu, "GPU": spec.resources.gpu})
+    trainable = tune.with_resources(trial, spec.resources.of_process)
     experiment = spec.folder / "tune"
     if restorable(spec.folder):
         tuner = _restored(spec, trainable)
         # Tune would go on with the listeners that it pickled at the start; ours speak to this driver's records.
-        listeners = [recorder, Listener(IncrementalSearch(spec))] if copied else [recorder]
+        listeners = [*_listeners(spec, recorder), *([Listener(IncrementalSearch(spec))] if copied else [])]
         tuner._local_tuner._run_config.callbacks = listeners
         tuner._local_tuner._run_config.failure_config.max_failures = spec.max_failures
     else:
@@ -244,6 +245,10 @@ def _search(
         said = str(error).strip().splitlines()[-1]
         remedy = "when that is mended, go on with `sweeps run FILE --resume`"
         raise PalimpsestError(spec.name, [f"the search cannot go on: {said}; {remedy}"]) from error
+
+
+def _listeners(spec: SweepSpec, recorder: Recorder) -> list[tune.Callback]:
+    return [recorder, Releasing(spec.folder / "trials")] if spec.devices > 1 else [recorder]
 
 
 def _restored(spec: SweepSpec, trainable: Any) -> tune.Tuner:
@@ -267,7 +272,7 @@ def _fresh(
     spec: SweepSpec, trainable: Any, search: IncrementalSearch, scheduler: Any, recorder: Recorder, slots: int
 ) -> tune.Tuner:
     space: dict[str, Any] = {}
-    proposing, listeners = search, [recorder]
+    proposing, listeners = search, _listeners(spec, recorder)
     if spec.scheduler.name == "pbt":
         proposing, space = first_points(spec, search)
         listeners.append(Listener(search))
@@ -279,7 +284,7 @@ def _fresh(
             scheduler=scheduler,
             num_samples=spec.trials,
             max_concurrent_trials=None if space else slots,
-            reuse_actors=True,
+            reuse_actors=spec.devices == 1,  # Ray Train would end too slowly for Tune
         ),
         run_config=tune.RunConfig(
             name="tune",

@@ -127,6 +127,11 @@ class SweepSpec:
         return self.aim.objectives[0]
 
     @property
+    def devices(self) -> int:
+        """How many train a trial together."""
+        return self.resources.devices
+
+    @property
     def max_progress(self) -> int:
         """The clock at the end of a trial: the epochs of all steps that it trains."""
         return self.epochs * sum(scenario.num_trained for scenario in self.scenarios)

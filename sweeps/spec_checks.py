@@ -229,6 +229,9 @@ def _other_problems(values: Mapping[str, Any], check_files: bool) -> Iterator[st
     resources, promotion = (values.get(key) for key in ("resources", "promotion"))
     if resources and resources.gpu > 1 and resources.gpu % 1:
         yield f"resources.gpu: must be a whole number above 1, but got {resources.gpu}"
+    if resources and resources.cpu % resources.devices:
+        must = f"must be a multiple of the {resources.devices} devices, which share them"
+        yield f"resources.cpu: {must}, but got {resources.cpu}"
     if promotion and len(set(promotion.seeds)) < len(promotion.seeds):
         yield f"promotion.seeds: must all differ, but got {promotion.seeds}"
     pretrained = values["training"].pretrained if "training" in values else None

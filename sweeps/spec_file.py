@@ -203,11 +203,25 @@ class Resources(_Section):
 
     Attributes:
         cpu: cores.
-        gpu: 0 trains on the CPU; a fraction, such as 0.5, lets trials share a GPU.
+        gpu: 0 trains on the CPU; a fraction, such as 0.5, lets trials share a GPU; several, all of one node, train a
+            trial together, each on `batch_size` images an iteration.
     """
 
     cpu: int = Field(1, ge=1)
     gpu: float = Field(0, ge=0, allow_inf_nan=False)
+
+    @property
+    def devices(self) -> int:
+        """How many train together."""
+        return max(int(self.gpu), 1)
+
+    @property
+    def of_process(self) -> dict[str, float]:
+        """What Ray is to keep for a trial's own process; each of several devices has one with a share of its own.
+
+        Tune wants something of every trial: where devices have their own, a byte of memory.
+        """
+        return {"CPU": self.cpu, "GPU": self.gpu} if self.devices == 1 else {"CPU": 0, "GPU": 0, "memory": 1}
 
 
 class Tables(_Section):

@@ -147,6 +147,8 @@ def _population_problems(values: Mapping[str, Any]) -> Iterator[str]:
         yield "warm_start: acts only with another scheduler than pbt"
     if values.get("sampler") == "grid":
         yield "sampler: a population needs ranges, but got grid"
+    if values.get("resources") and values["resources"].devices > 1:
+        yield "resources.gpu: pbt trains on one device, but got several"
 
 
 def _budget_problems(values: Mapping[str, Any]) -> Iterator[str]:

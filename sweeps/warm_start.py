@@ -15,8 +15,8 @@ from sweeps.spec_parameters import METHOD
 NUM_GUESSES = 4
 # Where two sweeps agree in all of these, a trial of one is worth the same in the other.
 SAME = (
-    "data", "detector", "base_epochs", "epochs", "batch_size", "pretrained", "freeze_base", "ema_momentum", "nms",
-    "teachers", "seed", "aim",
+    "data", "detector", "base_epochs", "epochs", "batch_size", "devices", "pretrained", "freeze_base", "ema_momentum",
+    "nms", "teachers", "seed", "aim",
 )  # fmt: skip
 
 

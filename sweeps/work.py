@@ -105,6 +105,7 @@ def configured(spec: SweepSpec, splits: Splits, method: str, values: dict[str, S
         nms=spec.nms,
         threads=1 if spec.resources.gpu else spec.resources.cpu,
         device="cuda" if spec.resources.gpu else "cpu",
+        devices=spec.devices,
         response_dtype=spec.tables.responses,
         teacher=_teacher(spec, splits) if spec.teachers and METHODS[method].taught else None,
     )
@@ -138,14 +139,14 @@ def _teacher(spec: SweepSpec, splits: Splits) -> TrialConfig:
 
 
 def runtime(spec: SweepSpec, splits: Splits, evaluate_on: str = "tune", report_at: tuple[int, ...] = ()) -> Runtime:
-    """Where the sweep's trials run. On a GPU the CPUs of a trial load images; without one they train."""
+    """Where the sweep's trials run. On GPUs the CPUs of a trial load images; without one they train."""
     on_gpu = bool(spec.resources.gpu)
     return Runtime(
         splits=splits,
         store=spec.store,
         evaluate_on=evaluate_on,
         report_at=report_at,
-        workers=spec.resources.cpu if on_gpu else 0,
+        workers=spec.resources.cpu // spec.devices if on_gpu else 0,
         floors={method: floor for method in spec.methods if (floor := response_floor(spec, method)) is not None},
         table_budget_gb=spec.tables.budget_gb,
     )

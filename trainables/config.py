@@ -47,6 +47,7 @@ class TrialConfig:
         ema_momentum: of an average of the weights, which then is what is scored and taught from; 0 for none.
         threads: CPU threads of torch; on a CPU they decide in which order sums are taken, and so their last bits.
         device: `cpu` or `cuda`; on `cuda` training runs in mixed precision.
+        devices: that train together, each in a process of its own on `batch_size` images an iteration.
         response_dtype: `float32` or `float16`: what a teacher's logits are rounded to, from a table or live.
     """
 
@@ -67,6 +68,7 @@ class TrialConfig:
     ema_momentum: float = 0.0
     threads: int = 1
     device: str = "cpu"
+    devices: int = 1
     response_dtype: str = "float32"
     nms: Mapping[str, Scalar] = field(default_factory=dict)
     teacher: TrialConfig | None = None
@@ -113,6 +115,8 @@ class TrialConfig:
         }
         if self.freeze_base:
             shared["freeze_base"] = True
+        if self.devices > 1:
+            shared["devices"] = self.devices
         if step < self.first_step:
             return shared
         *before, last = self.segments(0, self.progress_at(step, self.epochs))

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmdet.datasets.samplers import AspectRatioBatchSampler
-from mmengine.dataset import DefaultSampler
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
@@ -25,6 +24,7 @@ from trainables.datasets.replay import ReplayBatches, ReplayDataset
 from trainables.errors import TrainingError
 from trainables.hooks import AfterEpoch, AverageHook, ClockHook, StateHook
 from trainables.incremental import IncrementalDetector
+from trainables.ranks import RankShare, WholeSampler, world
 from trainables.recipes import Recipe
 
 _run_number = itertools.count()
@@ -35,6 +35,7 @@ class Plan:
     """How one step is trained.
 
     Attributes:
+        batch_size: of an iteration, over all devices.
         lr: the effective rate.
         ema_momentum: of an exponential moving average of the weights; 0 for none.
         workers: loader processes.
@@ -69,16 +70,20 @@ def fit(
     """Train `model` in place; `iters`, the step's iterations, and of those trained now `it_per_s`, `images_seen` and
     `time_gradient_s`, the seconds of forward, backward and optimizer.
 
+    Where the process is one of several ranks, all of them call it and train the same model on shares of the batches.
+
     Args:
         state: file with the state after the last finished epoch; training goes on from it where it exists.
         after_epoch: see `AfterEpoch`.
 
     Raises:
         CheckpointError: the state file cannot be used.
-        TrainingError: a loss that is not finite, with the iteration.
+        TrainingError: a loss that is not finite, with the iteration; fewer images than a batch for several devices.
     """
     name = f"palimpsest-{os.getpid()}-{next(_run_number)}"
     loader = _loader(dataset, plan)
+    if world()[1] > 1:
+        model.synchronise()
     averaging = [AverageHook(plan.ema_momentum)] if plan.ema_momentum else []
     stop = plan.epochs if plan.stop is None else plan.stop
     resuming, clock = StateHook(state, after_epoch, plan.lr, plan.weight_decay, stop, *averaging), ClockHook()
@@ -93,7 +98,7 @@ def fit(
             param_scheduler=_schedule(plan, len(loader)),
             default_hooks={"runtime_info": None, "timer": None, "logger": None, "checkpoint": None},
             custom_hooks=[clock, *averaging, resuming],
-            randomness={"seed": plan.seed},
+            randomness={"seed": plan.seed, "diff_rank_seed": True},
             log_level="ERROR",
             default_scope="mmdet",
         )
@@ -141,12 +146,16 @@ def _loader(dataset: StepDataset | ReplayDataset, plan: Plan) -> DataLoader:
 
 
 def _batches(dataset: StepDataset | ReplayDataset, plan: Plan) -> Any:
+    whole, several = len(dataset) >= plan.batch_size, world()[1] > 1
+    if several and not whole:
+        must = f"must be at least a batch of all devices, {plan.batch_size}, but are {len(dataset)}"
+        raise TrainingError("its images", [must])
     if isinstance(dataset, ReplayDataset):
-        return ReplayBatches(dataset, plan.batch_size, plan.replay_ratio, plan.seed)
-    sampler = DefaultSampler(dataset, shuffle=True, seed=plan.seed)
-    whole = len(dataset) >= plan.batch_size
-    kind = AspectRatioBatchSampler if plan.recipe.scale else BatchSampler
-    return kind(sampler, plan.batch_size, whole)
+        batches: Any = ReplayBatches(dataset, plan.batch_size, plan.replay_ratio, plan.seed)
+    else:
+        kind = AspectRatioBatchSampler if plan.recipe.scale else BatchSampler
+        batches = kind(WholeSampler(dataset, plan.seed), plan.batch_size, whole)
+    return RankShare(batches) if several else batches
 
 
 def _seed_worker(worker: int) -> None:

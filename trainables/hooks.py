@@ -18,9 +18,11 @@ from mmengine.runner import Runner
 
 from trainables.errors import CheckpointError
 from trainables.files import written_whole
+from trainables.ranks import of_each, world
 
 AfterEpoch = Callable[[BaseDetector, int, dict[str, float]], None]
-"""Called with the detector to score, the epochs done and the mean of every loss over its last 50 iterations."""
+"""Called with the detector to score, the epochs done and the mean of every loss over its last 50 iterations, of this
+rank's share of the batches."""
 
 
 class ClockHook(Hook):
@@ -118,13 +120,15 @@ class StateHook(Hook):
         """Save, tell the listener, and end training where it is to end before the last epoch."""
         done = runner.epoch + 1
         if done < runner.max_epochs:
-            with written_whole(self.state) as aside, aside.open("wb") as file:  # torch tells of a full disk only so
-                torch.save(self._state(runner, done), file)
+            random_states = of_each(_random_state())
+            if world()[0] == 0:
+                with written_whole(self.state) as aside, aside.open("wb") as file:  # torch tells of a full disk only so
+                    torch.save(self._state(runner, done, random_states), file)
         means = {name: float(torch.stack(tuple(values)).float().mean()) for name, values in self.recent.items()}
         self.after_epoch(self.averaging.average.module if self.averaging else runner.model.student, done, means)
         runner.train_loop.stop_training = done >= self.stop
 
-    def _state(self, runner: Runner, done: int) -> dict[str, Any]:
+    def _state(self, runner: Runner, done: int, random_states: list[dict[str, Any]]) -> dict[str, Any]:
         return {
             "weights": runner.model.student.state_dict(),
             "average": self.averaging.average.state_dict() if self.averaging else None,
@@ -133,7 +137,7 @@ class StateHook(Hook):
             "lr": self.lr,
             "epoch": done,
             "iter": runner.iter,
-            "random": _random_state(),
+            "random": random_states,
         }
 
     def _restore(self, runner: Runner, saved: dict[str, Any]) -> None:
@@ -149,7 +153,7 @@ class StateHook(Hook):
             group["weight_decay"] = self.weight_decay
         runner.train_loop._epoch, runner.train_loop._iter = saved["epoch"], saved["iter"]
         self.first_iter = saved["iter"]
-        _set_random_state(saved["random"])
+        _set_random_state(saved["random"][world()[0]])
 
 
 def _scale_rate(runner: Runner, factor: float) -> None:

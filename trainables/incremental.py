@@ -10,6 +10,7 @@ from mmdet.models import BaseDetector
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from trainables.detectors.families import family_of
 from trainables.detectors.forward import Batch, Completes, Distiller, Forward, Samples, Targets, n_pseudo, rounded
@@ -70,6 +71,7 @@ class IncrementalDetector(BaseModel):
         self.gt_options = gt_options or {}
         self.targets, self.responses, self.response_dtype = targets or self._assigned, responses, response_dtype
         object.__setattr__(self, "teacher", teacher)
+        object.__setattr__(self, "synchronised", None)
         part = _frozen_part(student, frozen)
         self._resting = part if backbone_bn == "eval" else []
         self.shares_backbone, self.latents = part == [student.backbone] == self._resting, latents
@@ -87,6 +89,10 @@ class IncrementalDetector(BaseModel):
         if self.teacher is not None:
             self.teacher._apply(fn, recurse)
         return super()._apply(fn, recurse)
+
+    def synchronise(self) -> None:
+        """Average the gradients of all ranks from now on; what does it is outside module registration too."""
+        object.__setattr__(self, "synchronised", DistributedDataParallel(self))
 
     def init_weights(self) -> None:
         """Nothing: the student comes with its weights; mmengine would draw them anew."""
@@ -156,7 +162,7 @@ class IncrementalDetector(BaseModel):
             TrainingError: a loss that is not finite, by name.
         """
         with optim_wrapper.optim_context(self):
-            losses = self(**self._preprocessed(data), mode="loss")
+            losses = (self.synchronised or self)(**self._preprocessed(data), mode="loss")
         total = sum(value for name, value in losses.items() if name.startswith("loss"))
         if not torch.isfinite(total):
             bad = [f"{name} is {value.item()}" for name, value in losses.items() if not torch.isfinite(value)]

@@ -20,6 +20,7 @@ from trainables.files import write_json
 from trainables.hooks import AfterEpoch
 from trainables.metrics import KINDS
 from trainables.prediction import predict
+from trainables.ranks import announce
 from trainables.records import ClassAP, score_identity
 from trainables.step_tables import scored_data
 from trainables.store import Store
@@ -57,6 +58,7 @@ def run_step(
         else:
             state = store.partial("steps", identity) / "state.pt"
             before = previous.weights if previous else teacher_weights(config, runtime)
+            announce(train_step, config, runtime, step, before, state, None)
             student, facts = train_step(config, runtime, step, before, state, after_epoch)
         with (folder / "weights.pt").open("wb") as file:
             torch.save(student.state_dict(), file)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from mmdet.models import BaseDetector
+from torch import nn
 
 from trainables import engine
 from trainables.catalog import DETECTORS, METHODS, load
@@ -27,6 +28,7 @@ from trainables.files import write_json
 from trainables.hooks import AfterEpoch
 from trainables.incremental import IncrementalDetector
 from trainables.latents import LatentBuffer
+from trainables.ranks import dismiss, follow, world
 from trainables.recipes import linear_lr
 from trainables.step_tables import StepTables, replay_facts, scored_data, training_data
 from trainables.store import PROGRESS_FILE
@@ -45,7 +47,7 @@ def train_step(
     Args:
         previous: the weights of the step before or, of a scenario's only step, of what teaches it; else None.
         state: see `engine.fit`.
-        after_epoch: called after every epoch but the last.
+        after_epoch: called after every epoch but the last, by the first of several ranks.
     """
     parts = _parts(config, step)
     done = _epochs_done(state) if len(parts) > 1 else 0
@@ -109,7 +111,10 @@ def build_step_tables(config: TrialConfig, runtime: Runtime, step: int, previous
 
 
 class _Clock:
-    """Tells how far a step is after every epoch, and hands the epoch on to `listener`."""
+    """Tells how far a step is after every epoch, and hands the epoch on to `listener`.
+
+    Of several ranks the first one does; the others are there meanwhile for what it announces.
+    """
 
     def __init__(self, plan: engine.Plan, path: Path, listener: AfterEpoch | None) -> None:
         self._epochs, self._path, self._listener = plan.epochs, path, listener
@@ -119,10 +124,13 @@ class _Clock:
     def __call__(self, detector: BaseDetector, epoch: int, losses: dict[str, float]) -> None:
         self._losses = losses
         self._first = self._first or epoch
+        if world()[0] > 0:
+            return follow()
         left = (self._epochs - epoch) * (time.perf_counter() - self._begin) / (epoch - self._first + 1)
         write_json(self._path, {"done": epoch, "of": self._epochs, "left_s": left})
         if self._listener is not None and epoch < self._epochs:
             self._listener(detector, epoch, losses)
+        dismiss()
 
     @property
     def facts(self) -> dict[str, float]:
@@ -198,6 +206,8 @@ def _student(config: TrialConfig, step: int, previous: Path | None) -> BaseDetec
         params = METHODS[config.method].params(**config.params)
         weights = grown(config.detector, read_weights(previous), classes, params.new_row_init)
         load_weights(student, weights, str(previous))
+    if config.devices > 1 and config.device == "cuda":  # torch has none for a CPU
+        student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
     return on_device(student, config)
 
 
@@ -232,13 +242,13 @@ def _plan(config: TrialConfig, runtime: Runtime, step: int) -> engine.Plan:
     base = DETECTORS[config.detector].optim()
     own = step >= config.first_step
     optim = type(base)(**config.optim) if own else base
-    lr = linear_lr(config.recipe, optim.lr_scale, config.batch_size)
+    lr = linear_lr(config.recipe, optim.lr_scale, config.batch_size, config.devices)
     if own and config.params.get("lr_rule") == "none":
         lr = optim.lr_scale * config.recipe.base_lr
     return engine.Plan(
         recipe=config.recipe,
         epochs=config.epochs if own else config.base_epochs,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size * config.devices,
         lr=lr,
         weight_decay=optim.weight_decay,
         warmup_iters=optim.warmup_iters,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.config import Runtime, TrialConfig
+from trainables.devices import on_devices, report
 from trainables.errors import TrainingError
 from trainables.files import written_whole
 from trainables.history import adopt_state, checkpoint_folder, read_history
@@ -62,32 +63,42 @@ def tune_trial(
         scenarios: that a trial runs one after another, in place of its configuration's.
     """
     from ray import tune
+    from ray.exceptions import RayError
 
     from trainables.environment import release_memory
-    from trainables.trial import run_trial
 
     config, file = with_parameters(bases, chosen), events_file(folder, tune.get_context().get_trial_id())
     if copied:
         config = _gone_on(config, runtime, file)
 
     def run() -> None:
-        reporter = _Reporter(file, aim, config, runtime if copied else None)
-        for scenario in scenarios or (config.scenario,):
-            if scenarios:
-                reporter.begin(replace(config, scenario=scenario))
-            run_trial(reporter.config, runtime, reporter)
+        held = held_file(file.parent.parent, file.parent.name)
+        on_devices(config, runtime, _report_trial, config, runtime, aim, file, copied, scenarios, held=held)
 
     try:
         patiently(run)
     except Exception as error:
-        if passing(error):
+        if passing(error) or isinstance(error, RayError):  # one of several devices was lost
             raise
         with written_whole(file.with_name("error.txt")) as aside:
             aside.write_text(traceback.format_exc(), encoding="utf-8")
         progress = max((event[PROGRESS] for event in read(file)), default=0)
         tune.report({OBJECTIVE: math.nan, PROGRESS: progress, FAILURE: _in_words(error, file)})
     finally:  # Tune ends a stopped trial by raising in `report`
-        release_memory()
+        if config.devices == 1:
+            release_memory()
+
+
+def _report_trial(
+    config: TrialConfig, runtime: Runtime, aim: Aim, file: Path, copied: bool, scenarios: Sequence[Scenario]
+) -> None:
+    from trainables.trial import run_trial
+
+    reporter = _Reporter(file, aim, config, runtime if copied else None)
+    for scenario in scenarios or (config.scenario,):
+        if scenarios:
+            reporter.begin(replace(config, scenario=scenario))
+        run_trial(reporter.config, runtime, reporter)
 
 
 def passing(error: BaseException) -> bool:
@@ -149,6 +160,11 @@ def events_file(folder: Path, trial_id: str) -> Path:
     return folder / trial_id / "events.jsonl"
 
 
+def held_file(folder: Path, trial_id: str) -> Path:
+    """What Ray keeps for a trial of several devices; see `trainables.devices.release`."""
+    return folder / trial_id / "held.txt"
+
+
 class _Reporter:
     """Keeps events, and tells Tune where the clock and the objective are.
 
@@ -189,7 +205,7 @@ class _Reporter:
         told = {OBJECTIVE: values[0], VALUES: values, EXCESSES: excesses, PROGRESS: events[-1][PROGRESS]}
         told |= {PARTS: self.aim.parts(events), EVENT: len(events) - 1}
         if copied_in is None:
-            tune.report(told)
+            report(told)
             return
         with checkpoint_folder(self.config, copied_in, events) as folder:
             tune.report(told, checkpoint=tune.Checkpoint.from_directory(folder))
@@ -213,7 +229,7 @@ def teacher_task(config: TrialConfig, runtime: Runtime, *after: Any) -> None:
     """Train and score what teaches a scenario's only step, once the tasks `after` are done."""
     from trainables.trial import run_teacher
 
-    run_teacher(config, runtime)
+    on_devices(config, runtime, run_teacher, config, runtime)
 
 
 def joint_task(config: TrialConfig, runtime: Runtime, step: int, *after: Any) -> None:
@@ -223,14 +239,14 @@ def joint_task(config: TrialConfig, runtime: Runtime, step: int, *after: Any) ->
     """
     from trainables.trial import run_joint
 
-    run_joint(config, runtime, step)
+    on_devices(config, runtime, run_joint, config, runtime, step)
 
 
 def tables_task(config: TrialConfig, runtime: Runtime, *after: Any) -> None:
     """Build the tables of the first step that trials train, whose teacher they share, once `after` are done."""
     from trainables.trial import build_tables
 
-    build_tables(config, runtime)
+    on_devices(config, runtime, build_tables, config, runtime)
 
 
 def chain_task(config: TrialConfig, runtime: Runtime, *after: Any) -> list[dict[str, Any]]:
@@ -239,6 +255,11 @@ def chain_task(config: TrialConfig, runtime: Runtime, *after: Any) -> list[dict[
     Raises:
         TrainingError: a loss that is not finite.
     """
+    events: list[dict[str, Any]] = on_devices(config, runtime, _events, config, runtime)
+    return events
+
+
+def _events(config: TrialConfig, runtime: Runtime) -> list[dict[str, Any]]:
     from trainables.trial import run_trial
 
     events: list[dict[str, Any]] = []

@@ -35,6 +35,7 @@ OF_THE_BASE_STEP: dict[str, Any] = {
     "pretrained": "resnet18.pth",
     "freeze_base": True,
     "device": "cuda",
+    "devices": 2,
     "threads": 2,
     "ema_momentum": 0.001,
 }

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from mmengine.dataset import DefaultSampler
 from torch.utils.data import Dataset
 
 from trainables.datasets import steps
 from trainables.datasets.image_table import StepDataset
 from trainables.datasets.steps import Coco
+from trainables.ranks import WholeSampler
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class ReplayBatches:
     """
 
     def __init__(self, dataset: ReplayDataset, batch_size: int, ratio: float, seed: int) -> None:
-        self.sampler = DefaultSampler(dataset.current, shuffle=True, seed=seed)
+        self.sampler = WholeSampler(dataset.current, seed)
         self._own, self._kept = len(dataset.current), len(dataset) - len(dataset.current)
         self._replayed = int(batch_size * ratio)
         self._fresh, self._seed = batch_size - self._replayed, seed
