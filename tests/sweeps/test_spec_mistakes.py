@@ -115,7 +115,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"scheduler": {"name": "pbt"}, "method": ["erd", "finetune"]}, "scheduler.name: pbt trains one method, but "),
     ({"budget": {"hours": 0}}, "budget.hours: input should be greater than 0, but got 0"),
-    ({"scheduler": {"name": "pbt"}, "resources": {"cpu": 2, "gpu": 2}}, "resources.gpu: pbt trains on one device, but "),
+    ({"scheduler": {"name": "pbt"}, "resources": {"cpu": 2, "gpu": 2}}, "resources.gpu: pbt trains on one device"),
     ({"budget": {"gpu_hours": 1.0}}, "budget.gpu_hours: acts only where `resources.gpu` is above 0"),
     ({"budget": {"patience": 3}, "objective": ["ap_new", "forgetting"]}, "budget.patience: acts only with one obj"),
     ({"budget": {"steps": "two"}}, "budget.steps: input should be 'first' or 'all', but got 'two'"),
