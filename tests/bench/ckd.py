@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -45,7 +44,8 @@ def run(options: list[str]) -> dict[str, float]:
     given = parser.parse_args(options)
     if given.memory_of:
         _epoch(given.memory_of, *_base(given.folder), given.folder / "state.pt")
-        return {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return {"peak_mb": int(status["VmHWM"].split()[0]) / 2**10}  # a ru_maxrss begins with that of the parent
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         config, runtime, base = _base(folder)
