@@ -16,5 +16,7 @@ ENVIRONMENT = {
 }
 if "RAY_ADDRESS" not in os.environ:  # a cluster's nodes know their mode, and whoever joins them says it
     ENVIRONMENT["RAY_AUTH_MODE"] = "disabled"
+    # Where it may form no clusters, which it asks on any system, Ray listens on the loopback interface alone.
+    ENVIRONMENT["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)

@@ -25,7 +25,11 @@ class Cluster:
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{one.getsockname()[1]}"
-        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self.environment = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # `sweeps` sets it to 0 wherever no cluster is named
+        }
         self._folder = folder
         self.nodes = [self._start(head_cpus, "--head", f"--port={self.address.partition(':')[2]}")]
         self.join()
