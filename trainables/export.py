@@ -13,15 +13,19 @@ import torch
 from mmdet.models import BaseDetector
 
 from trainables.catalog import DETECTORS
+from trainables.checkpoints import read_checkpoint
 from trainables.config import TrialConfig
-from trainables.detectors.growth import build_detector, load_weights, set_nms
+from trainables.detectors.growth import build_detector, load_weights, named_tensors, set_nms
 from trainables.detectors.published import renamed
+from trainables.detectors.voting_nms import TYPE as VOTING
 from trainables.environment import prepare_process
 from trainables.errors import CheckpointError
 from trainables.files import written_whole
 from trainables.store_manifest import IDENTITY_FILE
 from trainables.training import read_weights
 
+CONSTANTS = {"nms": {"iou_threshold"}, VOTING: {"iou_threshold", "beta", "gate", "sigma"}}
+"""What each type of non-maximum suppression takes."""
 TEACHERS = ("teacher.", "ori_model.")  # how released checkpoints call what only training needs
 
 
@@ -56,25 +60,22 @@ def export_student(
     Raises:
         CheckpointError: not such a checkpoint, or not one of a detector that there is.
     """
-    saved = _read(checkpoint)
-    meta = saved.get("meta") or _stored_meta(checkpoint)
+    tensors, meta = _read(checkpoint)
+    meta = meta or _stored_meta(checkpoint)
     if detector or "detector" not in meta:
         meta = _published_meta(checkpoint, meta | ({"classes": classes} if classes else {}), detector)
-    weights = _student(saved.get("state_dict", saved))
+    weights = _student(tensors)
     _built(checkpoint, meta["detector"], meta["classes"], weights)
     return _written({"state_dict": weights, "meta": meta}, folder), sum(value.numel() for value in weights.values())
 
 
-def _read(checkpoint: Path) -> dict[str, Any]:
-    try:
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:
-        hint = "; mmdet's publish_model.py takes out what is no tensor" if "HistoryBuffer" in str(error) else ""
-        problem = f"must be a checkpoint, but cannot be read as one{hint}: {error}"
-        raise CheckpointError(str(checkpoint), [problem]) from error
-    if not isinstance(saved, dict) or not isinstance(saved.get("state_dict", saved), dict):
-        raise CheckpointError(str(checkpoint), ["must be a checkpoint, a dict of tensors, but is something else"])
-    return saved
+def _read(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tensors of a checkpoint by name, and what it says of itself."""
+    saved = read_checkpoint(checkpoint)
+    weights, meta = named_tensors(saved, str(checkpoint)), saved.get("meta") or {}
+    if not isinstance(meta, dict):
+        raise CheckpointError(str(checkpoint), [f"`meta` must hold keys and values, but is {type(meta).__name__}"])
+    return weights, meta
 
 
 def _student(weights: dict[str, Any]) -> dict[str, Any]:
@@ -85,8 +86,9 @@ def _student(weights: dict[str, Any]) -> dict[str, Any]:
 
 def _published_meta(checkpoint: Path, given: dict[str, Any], detector: str | None) -> dict[str, Any]:
     """What mmdet's checkpoints say of themselves: the classes, not the detector."""
-    told = given | given.get("dataset_meta", {})
-    classes = next((told[key] for key in ("classes", "CLASSES") if told.get(key)), None)
+    inner = given.get("dataset_meta")
+    told = given | (inner if isinstance(inner, dict) else {})
+    classes = next((told[key] for key in ("classes", "CLASSES") if _are_names(told.get(key))), None)
     problems = []
     if detector is None:
         problems.append(f"does not say which detector it holds; --detector must: {', '.join(DETECTORS)}")
@@ -107,8 +109,16 @@ def _stored_meta(checkpoint: Path) -> dict[str, Any]:
     file = checkpoint.parent / IDENTITY_FILE
     if not file.exists():
         return {}
-    identity = json.loads(file.read_text())
-    return _meta(identity["detector"], identity["classes"])
+    try:
+        identity = json.loads(file.read_bytes())
+        return _meta(identity["detector"], identity["classes"])
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"must say what the checkpoint beside it is, but cannot be read: {error!r}"
+        raise CheckpointError(str(file), [problem]) from error
+
+
+def _are_names(given: Any) -> bool:
+    return isinstance(given, list | tuple) and bool(given) and all(isinstance(name, str) for name in given)
 
 
 def _written(content: dict[str, Any], folder: Path) -> Path:
@@ -141,18 +151,32 @@ def load_exported(path: Path) -> BaseDetector:
     Raises:
         CheckpointError: not an exported checkpoint, or not of this version's detectors.
     """
-    saved = _read(path)
-    if not {"meta", "state_dict"} <= saved.keys() or not {"detector", "classes"} <= saved["meta"].keys():
+    weights, meta = _read(path)
+    if not {"detector", "classes"} <= meta.keys():
         raise CheckpointError(str(path), ["must be an exported checkpoint; `sweeps export` makes one"])
-    meta = saved["meta"]
-    detector = _built(path, meta["detector"], meta["classes"], saved["state_dict"])
-    set_nms(detector, meta.get("nms", {}))
+    nms = meta.get("nms", {})
+    if not _is_nms(nms):
+        raise CheckpointError(
+            str(path), ["`meta.nms` must be as `test_cfg.nms` of a sweep file, but is something else"]
+        )
+    detector = _built(path, meta["detector"], meta["classes"], weights)
+    set_nms(detector, nms)
     return detector
 
 
-def _built(path: Path, name: str, classes: Sequence[str], weights: dict[str, Any]) -> BaseDetector:
-    if name not in DETECTORS:
+def _is_nms(given: Any) -> bool:
+    """Whether this is a suppression that we know: mmcv would evaluate any other type as Python."""
+    if not isinstance(given, dict) or not isinstance(kind := given.get("type", "nms"), str) or kind not in CONSTANTS:
+        return False
+    constants = {name: value for name, value in given.items() if name != "type"}
+    return constants.keys() <= CONSTANTS[kind] and all(type(value) in (int, float) for value in constants.values())
+
+
+def _built(path: Path, name: Any, classes: Any, weights: dict[str, Any]) -> BaseDetector:
+    if not isinstance(name, str) or name not in DETECTORS:
         raise CheckpointError(str(path), [f"holds detector {name!r}; available: {', '.join(DETECTORS)}"])
+    if not _are_names(classes):
+        raise CheckpointError(str(path), ["`meta.classes` must be a list of names, but is something else"])
     prepare_process(torch.get_num_threads())
     detector = build_detector(name, len(classes), DETECTORS[name].recipe)
     load_weights(detector, weights, str(path))

@@ -16,6 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import Runner
 
+from trainables.checkpoints import read_checkpoint
 from trainables.errors import CheckpointError
 from trainables.files import written_whole
 from trainables.ranks import of_each, world
@@ -102,7 +103,7 @@ class StateHook(Hook):
         if not self.state.exists():
             return
         try:
-            self._restore(runner, torch.load(self.state, map_location="cpu", weights_only=True))
+            self._restore(runner, read_checkpoint(self.state))
         except Exception as error:
             problem = f"cannot be used to go on ({error}); delete it to start the step again"
             raise CheckpointError(str(self.state), [problem]) from error

@@ -18,12 +18,13 @@ from torch import nn
 
 from trainables import engine
 from trainables.catalog import DETECTORS, METHODS, load
+from trainables.checkpoints import read_checkpoint
 from trainables.config import Runtime, TrialConfig
 from trainables.detectors.forward import Completes
-from trainables.detectors.growth import StateDict, build_detector, frozen, grown, load_weights
+from trainables.detectors.growth import StateDict, build_detector, frozen, grown, load_weights, named_tensors
 from trainables.distillation.pseudo_label import PseudoLabels
 from trainables.distillation.teacher_boxes import TeacherBoxes
-from trainables.errors import CheckpointError, TrainingError
+from trainables.errors import TrainingError
 from trainables.files import write_json
 from trainables.hooks import AfterEpoch
 from trainables.incremental import IncrementalDetector
@@ -72,7 +73,7 @@ def _parts(config: TrialConfig, step: int) -> list[tuple[TrialConfig, int]]:
 
 
 def _epochs_done(state: Path) -> int:
-    return int(torch.load(state, map_location="cpu", weights_only=True)["epoch"]) if state.exists() else 0
+    return int(read_checkpoint(state)["epoch"]) if state.exists() else 0
 
 
 def _train_part(
@@ -229,13 +230,9 @@ def read_weights(path: Path) -> StateDict:
     """The tensors of a weights file.
 
     Raises:
-        CheckpointError: not a file of tensors alone.
+        CheckpointError: not a file of tensors by name.
     """
-    try:
-        weights: StateDict = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(str(path), [f"must be a file of tensors, but cannot be read: {error}"]) from error
-    return weights
+    return named_tensors(read_checkpoint(path), str(path))
 
 
 def _plan(config: TrialConfig, runtime: Runtime, step: int) -> engine.Plan:

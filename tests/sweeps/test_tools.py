@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,37 @@ def test_nanodets_own_checkpoints_become_ours(tmp_path: Path) -> None:
     assert all(torch.equal(found[name], value) for name, value in detector.state_dict().items())
     backbone = build_detector("nanodet_tiny", 3, DETECTORS["nanodet_tiny"].recipe, str(file)).backbone.state_dict()
     assert all(torch.equal(backbone[name], value) for name, value in detector.backbone.state_dict().items())
+
+
+class Command:
+    """What a pickle may run when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_nothing_in_a_checkpoint_is_run(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    trace, file = tmp_path / "trace", tmp_path / "hostile.pth"
+    hostile = {
+        "must be a checkpoint": {"state_dict": weights, "meta": META, "more": Command(trace)},
+        "`meta.nms` must be": {"state_dict": weights, "meta": META | {"nms": {"type": f"open({str(trace)!r}, 'w')"}}},
+    }
+    for problem, content in hostile.items():
+        torch.save(content, file)
+        status, printed = run("fps", file, "--batches", 4)
+        assert (status, trace.exists()) == (1, False)
+        assert problem in printed
+
+
+def test_a_checkpoint_that_grows_when_it_is_read_is_refused(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "plain.pth", tmp_path / "packed.pth"
+    torch.save({"state_dict": {"weight": torch.zeros(1 << 20)}}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    status, printed = run("export", packed, tmp_path / "out")
+    assert status == 1
+    assert "must not be compressed" in printed

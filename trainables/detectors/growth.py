@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from mmdet.models import BaseDetector
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from search_spaces.distributions import Scalar
 from trainables.catalog import DETECTORS, load
+from trainables.checkpoints import read_checkpoint
 from trainables.detectors.nanodet import REG_MAX
 from trainables.detectors.published import renamed
 from trainables.errors import CheckpointError
@@ -49,17 +52,30 @@ def build_detector(name: str, num_classes: int, recipe: Recipe, pretrained: str 
 
 
 def _load_backbone(detector: BaseDetector, origin: str) -> None:
-    try:
-        if origin.startswith(("http://", "https://")):
-            saved = torch.hub.load_state_dict_from_url(origin, map_location="cpu", weights_only=True)
-        else:
-            saved = torch.load(origin, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(origin, [f"must be a file of tensors, but cannot be read: {error}"]) from error
-    found = renamed(saved.get("state_dict", saved))
+    saved = _downloaded(origin) if origin.startswith(("http://", "https://")) else read_checkpoint(Path(origin))
+    found = renamed(named_tensors(saved, origin))
     tensors = {name.removeprefix("backbone."): tensor for name, tensor in found.items()}
     own = detector.backbone.state_dict()
     load_weights(detector.backbone, {name: tensors[name] for name in own if name in tensors}, origin)
+
+
+def _downloaded(url: str) -> Any:
+    try:
+        return torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(url, [f"must be a file of tensors, but cannot be read: {error}"]) from error
+
+
+def named_tensors(saved: Any, origin: str) -> StateDict:
+    """What a checkpoint holds under `state_dict`, or else itself.
+
+    Raises:
+        CheckpointError: not a dict whose keys are names.
+    """
+    found = saved.get("state_dict", saved) if isinstance(saved, dict) else None
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise CheckpointError(origin, ["must be a checkpoint, a dict of tensors, but is something else"])
+    return found
 
 
 def grown(name: str, weights: StateDict, num_classes: int, new_row_init: str) -> StateDict:
@@ -109,13 +125,24 @@ def load_weights(module: nn.Module, weights: StateDict, origin: str) -> None:
     problems = [f"tensor {key} is missing" for key in own if key not in weights]
     problems += [f"tensor {key} is not part of this detector" for key in weights if key not in own]
     problems += [
-        f"tensor {key} must have shape {tuple(own[key].shape)}, but has {tuple(weights[key].shape)}"
+        f"tensor {key} must have shape {tuple(own[key].shape)}, but {_shape(weights[key])}"
         for key in own
-        if key in weights and own[key].shape != weights[key].shape
+        if key in weights and (not _is_plain(weights[key]) or own[key].shape != weights[key].shape)
     ]
     if problems:
         raise CheckpointError(origin, problems[:10] + [f"... and {len(problems) - 10} more"] * (len(problems) > 10))
     module.load_state_dict(weights)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value of a checkpoint is a tensor of real numbers, all of them there."""
+    if not isinstance(value, Tensor) or value.is_nested or value.layout is not torch.strided:
+        return False
+    return not (value.is_meta or value.is_quantized or value.is_complex())
+
+
+def _shape(value: Any) -> str:
+    return f"has {tuple(value.shape)}" if _is_plain(value) else f"is no plain tensor ({type(value).__name__})"
 
 
 def set_nms(detector: BaseDetector, nms: Mapping[str, Scalar]) -> None:
