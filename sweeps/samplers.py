@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.distributions import Choice, Distribution, IntUniform, LogUniform, Scalar
+from search_spaces.distributions import Choice, Distribution, IntUniform, LogUniform, Scalar, Uniform
 from search_spaces.params import When
 from sweeps.spec_parameters import METHOD
 from trainables.objectives import Aim
@@ -129,14 +129,22 @@ def grid(space: Mapping[str, Distribution], conditions: Mapping[str, list[When]]
             yield point
 
 
+def num_grid_values(distribution: Distribution) -> float:
+    """How many values a distribution has that is a finite set; 0 of a range."""
+    if isinstance(distribution, Choice):
+        return len(distribution.values)
+    if isinstance(distribution, IntUniform | LogUniform) or not distribution.step:
+        return 0
+    return (distribution.high - distribution.low) / distribution.step + 1e-9 + 1
+
+
 def grid_values(distribution: Distribution) -> list[Scalar]:
-    """The values of a distribution that is a finite set of few; none of a range."""
+    """These values."""
     if isinstance(distribution, Choice):
         return list(distribution.values)
-    if isinstance(distribution, IntUniform | LogUniform) or not distribution.step:
-        return []
-    number = int((distribution.high - distribution.low) / distribution.step + 1e-9) + 1
-    return [distribution.low + index * distribution.step for index in range(number)]
+    assert isinstance(distribution, Uniform)
+    assert distribution.step
+    return [distribution.low + index * distribution.step for index in range(int(num_grid_values(distribution)))]
 
 
 def acting(point: Mapping[str, Any], conditions: Mapping[str, list[When]]) -> dict[str, Any]:

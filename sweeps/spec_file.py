@@ -17,7 +17,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Groups(_Section):
@@ -208,7 +208,7 @@ class Resources(_Section):
     """
 
     cpu: int = Field(1, ge=1)
-    gpu: float = Field(0, ge=0, allow_inf_nan=False)
+    gpu: float = Field(0, ge=0)
 
     @property
     def devices(self) -> int:
@@ -234,7 +234,7 @@ class Tables(_Section):
             the teacher's logits are rounded.
     """
 
-    budget_gb: float = Field(8, ge=0, allow_inf_nan=False)
+    budget_gb: float = Field(8, ge=0)
     responses: Literal["float32", "float16"] = "float32"
 
 

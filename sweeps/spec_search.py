@@ -8,12 +8,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sweeps.samplers import SAMPLERS, grid_values
+from sweeps.samplers import SAMPLERS, num_grid_values
 from sweeps.spec_file import Aimed, choices
 from sweeps.spec_parameters import space
 from trainables.catalog import DETECTORS, METHODS
 from trainables.objectives import COSTS, DIRECTION_OF, Constraint
 
+MAX_POINTS = 100_000  # of a grid
 CONSTRAINT = re.compile(r"\s*(\w+)\s*(<=|>=)\s*([-+.\w]+)\s*")
 
 
@@ -106,9 +107,12 @@ def _grid_problems(values: Mapping[str, Any]) -> Iterator[str]:
     if not methods or not all(method in METHODS for method in methods) or detector not in DETECTORS:
         return
     with contextlib.suppress(ValueError, TypeError):  # what is wrong with a range is told elsewhere
-        for name, distribution in space(values.get("search", {}), methods, detector).items():
-            if not grid_values(distribution):
+        searched = space(values.get("search", {}), methods, detector)
+        for name, distribution in searched.items():
+            if not num_grid_values(distribution):
                 yield f"search.{name}: a grid needs choices, `{{values: [...]}}` or a `step`, but got a range"
+        if (points := math.prod(map(num_grid_values, searched.values()))) > MAX_POINTS:
+            yield f"search: a grid must have at most {MAX_POINTS} points, but has {points:.3g}"
 
 
 def _each_method_problems(values: Mapping[str, Any]) -> Iterator[str]:

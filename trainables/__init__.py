@@ -5,3 +5,9 @@ Out: `StepResult`s (weights, per-class AP, cost) and the `Summary` computed from
 May import `search_spaces`, torch, mmengine, mmdet. Knows nothing of MLflow, Optuna or other trials.
 What `sweeps check` needs (catalog, scenarios, recipes, errors) imports none of the heavy packages.
 """
+
+import os
+
+os.environ.setdefault(
+    "OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 28)
+)  # of an image; OpenCV's own bound takes 3 GB of memory

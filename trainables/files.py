@@ -34,6 +34,21 @@ def write_json(path: Path, value: Any) -> None:
         aside.write_text(json.dumps(value, sort_keys=True, allow_nan=False), encoding="utf-8")
 
 
+def read_at_most(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it has more than `max_bytes`.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size  # 0 of a pipe
+        content = b"" if size > max_bytes else file.read(-1 if size else max_bytes + 1)
+    if max(size, len(content)) > max_bytes:
+        raise ValueError(f"must have at most {max_bytes} bytes, but has {size or 'more'}")
+    return content
+
+
 def digest(value: Any) -> str:
     """The first 16 hex digits of the SHA-256 of `value` as canonical JSON: the identity of a configuration."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

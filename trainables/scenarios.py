@@ -118,7 +118,7 @@ def class_order(names: tuple[str, ...], order: str | Sequence[str]) -> tuple[str
         return names
     if order == "alphabetical":
         return tuple(sorted(names))
-    if match := re.fullmatch(r"shuffle:(\d+)", order):
+    if match := re.fullmatch(r"shuffle:(\d{1,20})", order):
         return tuple(random.Random(int(match[1])).sample(names, len(names)))
     raise DataError("class order", [f"{order!r} is unknown; available: coco_id, alphabetical, shuffle:<seed>, a list"])
 

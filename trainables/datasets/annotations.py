@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import reprlib
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -18,9 +18,11 @@ from typing import Any, TypeGuard
 from trainables.datasets.splits import Split
 from trainables.datasets.steps import Coco, training_set
 from trainables.errors import DataError
-from trainables.files import write_json
+from trainables.files import read_at_most, write_json
 from trainables.scenarios import Scenario
 
+MAX_BYTES = 8 << 30
+MAX_SIDE = 1 << 20  # pixels; OpenCV reads no larger image
 MAX_LINES = 20
 EDGE = 1.0  # pixels; boxes that touch the border leave it by float noise in real data, COCO's own included
 
@@ -72,7 +74,7 @@ def read(path: Path) -> Any:
         DataError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_at_most(path, MAX_BYTES))
     except FileNotFoundError:
         raise DataError(str(path), ["the annotation file does not exist"]) from None
     except (OSError, ValueError, RecursionError) as error:
@@ -172,8 +174,9 @@ def _id_faults(key: str, entries: list[Any]) -> Iterator[str]:
 def _image_faults(entries: list[Any], images: Path) -> Iterator[str]:
     for index, image in _objects(entries):
         for key in ("width", "height"):
-            if not _is_number(image.get(key)) or image[key] <= 0:
-                yield f"images[{index}].{key} must be a number of pixels above 0, but {_given(image, key)}"
+            if not _is_number(image.get(key)) or not 0 < image[key] <= MAX_SIDE:
+                must = f"must be a number of pixels above 0, at most {MAX_SIDE}"
+                yield f"images[{index}].{key} {must}, but {_given(image, key)}"
         name = image.get("file_name")
         where = f"images[{index}].file_name"
         if not isinstance(name, str) or not name:
@@ -244,7 +247,7 @@ def _objects(entries: list[Any]) -> Iterator[tuple[int, Entry]]:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _given(entry: Entry, key: str) -> str:

@@ -95,7 +95,11 @@ class DetectionDataset(BaseDetDataset):
         if not path.is_file():
             raise DataError(str(path), ["the image file does not exist"])
         content = np.fromfile(path, dtype=np.uint8)
-        if not len(content) or cv2.imdecode(content, cv2.IMREAD_COLOR) is None:
+        try:
+            decoded = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+        except cv2.error as error:
+            raise DataError(str(path), [f"must be a readable image, but: {' '.join(str(error).split())}"]) from error
+        if decoded is None:
             raise DataError(str(path), [f"must be a readable image, but its {len(content)} bytes cannot be decoded"])
 
 

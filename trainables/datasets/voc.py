@@ -18,11 +18,12 @@ from trainables.datasets.coco import divided
 from trainables.datasets.splits import PARTS, Splits, built_once
 from trainables.datasets.steps import Coco
 from trainables.errors import DataError
-from trainables.files import digest, file_digest
+from trainables.files import digest, file_digest, read_at_most
 from trainables.scenarios import VOC
 
 YEARS = ("VOC2007", "VOC2012")
 MAX_XML_BYTES = 1 << 20
+MAX_LIST_BYTES = 64 << 20
 INFO = {"description": "PASCAL VOC"}
 
 Lists = list[tuple[str, str]]  # (year folder, image set)
@@ -116,11 +117,13 @@ def _coco(devkit: Path, lists: Lists, problems: list[str]) -> Coco:
         for stem in _stems(_list_file(devkit, year, name)):
             path = devkit / year / "Annotations" / f"{stem}.xml"
             try:
+                if Path(stem).name != stem:
+                    raise ValueError(f"the list {name}.txt must hold names, but holds a path")
                 tree = _parse(path)
                 width, height = (_pixels(tree, f"size/{key}") for key in ("width", "height"))
                 found = [_object(element) for element in tree.iterfind("object")]
             except (OSError, ValueError, ET.ParseError) as error:
-                problems.append(f"{path.relative_to(devkit)}: {error}")
+                problems.append(f"{year}/Annotations/{stem}.xml: {error}")
                 continue
             image_id = len(images) + 1
             images.append(
@@ -145,7 +148,11 @@ def _list_file(devkit: Path, year: str, name: str) -> Path:
 
 
 def _stems(path: Path) -> Iterator[str]:
-    return (line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    try:
+        text = read_at_most(path, MAX_LIST_BYTES).decode()
+    except (OSError, ValueError) as error:
+        raise DataError(str(path), [f"must be a list of names, but cannot be read: {error}"]) from error
+    return (line.strip() for line in text.splitlines() if line.strip())
 
 
 class _NoDoctype(ET.TreeBuilder):
@@ -156,9 +163,7 @@ class _NoDoctype(ET.TreeBuilder):
 
 
 def _parse(path: Path) -> ET.Element:
-    if (size := path.stat().st_size) > MAX_XML_BYTES:
-        raise ValueError(f"must have at most {MAX_XML_BYTES} bytes, but has {size}")
-    return ET.fromstring(path.read_bytes(), ET.XMLParser(target=_NoDoctype()))
+    return ET.fromstring(read_at_most(path, MAX_XML_BYTES), ET.XMLParser(target=_NoDoctype()))
 
 
 def _object(element: ET.Element) -> dict[str, Any]:

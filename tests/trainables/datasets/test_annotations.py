@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,13 @@ def test_load_fills_in_optional_keys_and_leaves_masks_out(tmp_path: Path, pets_i
     assert "segmentation" not in filled
 
 
+def test_a_file_that_no_memory_holds_is_refused(tmp_path: Path, pets_images: Path) -> None:
+    path = written(tmp_path, pets())
+    os.truncate(path, (8 << 30) + 1)
+    with pytest.raises(DataError, match="must have at most 8589934592 bytes, but has 8589934593"):
+        load(path, pets_images)
+
+
 def test_an_ignored_object_is_a_region_to_ignore(tmp_path: Path, pets_images: Path) -> None:
     coco = pets()
     coco["annotations"][0]["ignore"] = 1
@@ -74,7 +82,7 @@ FAULTS: dict[str, tuple[Edit, str]] = {
     ),
     "no width": (
         lambda c: c["images"][2].pop("width"),
-        "images[2].width must be a number of pixels above 0, but it is missing",
+        "images[2].width must be a number of pixels above 0, at most 1048576, but it is missing",
     ),
     "unknown image": (
         lambda c: c["annotations"][2].update(image_id=99),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import random
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +101,18 @@ def test_a_category_outside_the_class_names_is_refused(pets_images: Path) -> Non
         DetectionDataset(pets(), pets_images, ("cat", "dog"), PIPELINE)
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+HEADER = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+HUGE = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", HEADER) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
+"""A few bytes that say that they are ten billion pixels."""
+
+
 @pytest.mark.parametrize("test_mode", [False, True])
-@pytest.mark.parametrize("content", [b"", b"no image", None])
+@pytest.mark.parametrize("content", [b"", b"no image", HUGE, None])
 def test_a_broken_image_is_an_error_that_names_the_file(
     content: bytes | None, test_mode: bool, pets_images: Path
 ) -> None:

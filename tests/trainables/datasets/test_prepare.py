@@ -275,6 +275,15 @@ def test_xml_faults_name_the_file(name: str, devkit: Path, tmp_path: Path) -> No
     assert list((tmp_path / "work").iterdir()) == []
 
 
+def test_a_list_leads_nowhere_else(devkit: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.xml").write_text(voc_xml([("dog", (1, 1, 2, 2), 0)]))
+    with (devkit / "VOC2007" / "ImageSets" / "Main" / "test.txt").open("a") as file:
+        file.write(f"../../../secret\n{tmp_path}/secret\n")
+    with pytest.raises(DataError, match="2 errors") as error:
+        prepare(DataConfig(kind="voc", root=str(devkit)), tmp_path / "work")
+    assert all(line.endswith("the list test.txt must hold names, but holds a path") for line in error.value.problems)
+
+
 def test_a_folder_without_voc_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="2 errors") as error:
         prepare(DataConfig(kind="voc", root=str(tmp_path)), tmp_path / "work")
