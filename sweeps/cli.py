@@ -265,5 +265,7 @@ def ui(port: int, tracking_uri: str | None) -> None:
     """Open the MLflow UI on 127.0.0.1."""
     from sweeps.spec import tracking_uri as resolved
 
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", resolved(tracking_uri)]
-    raise SystemExit(subprocess.call([*command, "--host", "127.0.0.1", "--port", str(port)]))
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
+    # Not as an argument, which every user of the machine can read: an address may hold a password.
+    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": resolved(tracking_uri)}
+    raise SystemExit(subprocess.call(command, env=environment))

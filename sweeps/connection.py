@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from trainables.errors import PalimpsestError
+from trainables.errors import PalimpsestError, masked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -83,8 +83,8 @@ def answered(uri: str, call: Callable[[], _T]) -> _T:
 
 
 def one_line(error: BaseException) -> str:
-    """The kind and the beginning of an error's message."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    """The kind and the beginning of an error's message, passwords in addresses masked."""
+    return f"{type(error).__name__}: {masked(' '.join(str(error).split()))[:300]}"
 
 
 class KnownRun:

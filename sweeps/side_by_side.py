@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweeps.cluster import connect
+from sweeps.connection import answered
 from sweeps.connection import connect as connect_tracking
 from sweeps.interruption import interruptible
 from sweeps.preflight import at_once
@@ -45,7 +46,8 @@ def run_sweeps(specs: Sequence[SweepSpec], resume: bool, display: Display) -> No
         InterruptionError: Ctrl-C or SIGTERM; what there is is saved.
     """
     ray = connect()
-    connect_tracking(specs[0].tracking_uri).search_experiments()  # one creates a database, not all at once
+    uri = specs[0].tracking_uri
+    answered(uri, lambda: connect_tracking(uri).search_experiments())  # one creates a database, not all at once
     environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "COLUMNS": "140"}
     processes = {}
     for number, spec in enumerate(specs):

@@ -17,7 +17,7 @@ from search_spaces.distributions import Distribution, Scalar
 from search_spaces.params import When
 from sweeps.connection import tracking_uri
 from sweeps.samplers import acting, grid
-from sweeps.spec_checks import chosen_preset, data_of, meaning_problems, scenario_of
+from sweeps.spec_checks import chosen_preset, data_of, meaning_problems, password_problems, scenario_of
 from sweeps.spec_file import (
     JOINT,
     Aimed,
@@ -36,14 +36,15 @@ from sweeps.spec_teacher import absolute, is_file_path
 from sweeps.spec_yaml import read_yaml
 from trainables.catalog import DETECTORS
 from trainables.datasets import DataConfig
-from trainables.errors import SpecError
-from trainables.files import digest
+from trainables.errors import CheckpointError, SpecError, masked
+from trainables.files import digest, read_at_most
 from trainables.objectives import Aim, Objective
 from trainables.scenarios import Scenario
 
 __all__ = ["CONFIGS", "SweepSpec", "load_spec", "parse_spec", "preset_values", "stored_spec", "tracking_uri"]
 
 CONFIGS = Path(__file__).parent / "configs"
+MAX_BYTES = 1 << 20  # of a sweep file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,10 @@ class SweepSpec:
     study: str | None
     tracking_uri: str
     text: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but a password in MLflow's address: Tune's snapshots hold the search, and with it the spec."""
+        return {**self.__dict__, "tracking_uri": masked(self.tracking_uri)}
 
     @property
     def scenario(self) -> Scenario:
@@ -238,13 +243,15 @@ def _slug(scenario: Any, number: int) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_at_most(path, MAX_BYTES).decode()
     except OSError as error:
         shipped = ", ".join(sorted(config.name for config in CONFIGS.glob("*.yaml")))
         problem = f"cannot be read ({error.strerror}); shipped sweep files, in {CONFIGS}: {shipped}"
         raise SpecError(str(path), [problem]) from error
     except UnicodeDecodeError as error:
         raise SpecError(str(path), [f"must be a text in UTF-8, but byte {error.start} is not"]) from error
+    except ValueError as error:
+        raise SpecError(str(path), [str(error)]) from error
 
 
 def parse_spec(text: str, origin: str, check_files: bool = True) -> SweepSpec:
@@ -263,7 +270,7 @@ def parse_spec(text: str, origin: str, check_files: bool = True) -> SweepSpec:
     if not isinstance(content, dict):
         raise SpecError(origin, [f"must hold keys and values, but holds {type(content).__name__}"])
     values, problems = typed_values(content)
-    problems += meaning_problems(values, check_files)
+    problems += [*meaning_problems(values, check_files), *password_problems(text)]
     if problems:
         raise SpecError(origin, problems)
     return _resolved(SweepFile.model_validate(content), text)
@@ -274,15 +281,19 @@ def stored_spec(name: str, storage: Path | None = None) -> SweepSpec:
 
     Raises:
         SpecError: no such sweep in the storage.
+        CheckpointError: its record is broken.
     """
     root = storage or Path(os.environ.get("PALIMPSEST_STORAGE") or "runs")
-    path = root / "sweeps" / name / "spec.json"
-    if not path.exists():
-        there = ", ".join(sorted(found.parent.name for found in root.glob("sweeps/*/spec.json"))) or "none"
-        raise SpecError(name, [f"there is no such sweep in {root}; available: {there}"])
-    record, root = json.loads(path.read_text()), root.resolve()
-    with contextlib.chdir(record["started_in"]):  # what the file names relative to it
-        spec = parse_spec(record["text"], name)
+    known = {found.parent.name: found for found in sorted(root.glob("sweeps/*/spec.json"))}
+    if name not in known:
+        raise SpecError(name, [f"there is no such sweep in {root}; available: {', '.join(known) or 'none'}"])
+    try:
+        record, root = json.loads(known[name].read_bytes()), root.resolve()
+        text, started_in = record["text"], record["started_in"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(str(known[name]), [f"cannot be read: {error!r}"]) from error
+    with contextlib.chdir(started_in):  # what the file names relative to it
+        spec = parse_spec(text, name)
     return replace(spec, storage=root, store=root / "store" if spec.store == spec.storage / "store" else spec.store)
 
 

@@ -16,7 +16,7 @@ from sweeps.spec_search import search_problems
 from sweeps.spec_teacher import absolute, is_file_path, teacher_problems
 from trainables.catalog import DETECTORS, METHODS, misfit
 from trainables.datasets import KINDS, DataConfig, missing
-from trainables.errors import DataError
+from trainables.errors import DataError, masked
 from trainables.scenarios import CLASS_NAMES, Scenario, custom_scenario, named_scenario
 
 
@@ -258,6 +258,14 @@ def _study_problem(url: str) -> str | None:
         return (
             f"must be `sqlite:///<file>` or `postgresql+psycopg://<user>@<host>/<database>`, but got {parts.scheme!r}"
         )
-    if parts.password is not None:
-        return "must hold no password, since sweep files are recorded; put it into PGPASSWORD or ~/.pgpass"
     return None
+
+
+def password_problems(text: str) -> list[str]:
+    """What is wrong with a sweep file that holds a password, even in a comment: the file is recorded."""
+    remedy = "put it into MLFLOW_TRACKING_URI, MLFLOW_TRACKING_PASSWORD, PGPASSWORD or ~/.pgpass"
+    return [
+        f"{shown.strip()}: must hold no password, since sweep files are recorded; {remedy}"
+        for line in text.splitlines()
+        if (shown := masked(line)) != line
+    ]

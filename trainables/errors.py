@@ -9,11 +9,19 @@ PalimpsestError
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_PASSWORD = re.compile(r"(://[^\s:/@'\"]*:)[^\s'\"]+(?=@)|([?&]password=)[^\s'\"&]+")
+
+
+def masked(text: str) -> str:
+    """`text` with `***` for each password in an address."""
+    return _PASSWORD.sub(r"\1\2***", text)
 
 
 class PalimpsestError(Exception):
-    """What is wrong with `subject`, all at once.
+    """What is wrong with `subject`, all at once; passwords in addresses are masked.
 
     Args:
         subject: the file or thing at fault, as the person knows it.
@@ -21,9 +29,9 @@ class PalimpsestError(Exception):
     """
 
     def __init__(self, subject: str, problems: Iterable[str]) -> None:
-        self.subject = subject
-        self.problems = tuple(problems)
-        super().__init__(subject, self.problems)
+        self.subject = masked(subject)
+        self.problems = tuple(map(masked, problems))
+        super().__init__(self.subject, self.problems)
 
     def __str__(self) -> str:
         if len(self.problems) == 1:

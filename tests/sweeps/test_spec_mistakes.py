@@ -150,7 +150,12 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"report_on": "digits/10"}, "report_on: needs at least two steps, but digits/10 has 1"),
     ({"report_on": "coco/40+40"}, "report_on: must have the data's classes, but airplane, "),
     ({"study": "mysql://me@host/optuna"}, "study: must be `sqlite:///<file>` or `postgresql+psycopg://"),
-    ({"study": "postgresql://me:secret@host/optuna"}, "study: must hold no password, since sweep files are recorded"),
+    (
+        {"study": "postgresql://me:secret@host/optuna"},
+        "study: postgresql://me:***@host/optuna: must hold no password, since sweep files are recorded; put it into ",
+    ),
+    ({"tracking_uri": "http://me:se/c@ret@host"}, "tracking_uri: http://me:***@host: must hold no password, since "),
+    ({"store": "ftp://host/?password=secret&user=me"}, "store: ftp://host/?password=***&user=me: must hold no "),
     ({"scheduler": {"grace": 5}}, "scheduler.grace: `grace < 5` (epochs of all incremental steps) must hold, "),
     ({"resources": {"gpu": 1.5}}, "resources.gpu: must be a whole number above 1, but got 1.5"),
     ({"resources": {"cpu": 6, "gpu": 4}}, "resources.cpu: must be a multiple of the 4 devices, "),
@@ -205,6 +210,9 @@ def test_a_mistake_in_one_key_hides_no_mistake_in_another() -> None:
             assert any(line.startswith("objective: ") for line in problems_of(**one, objective="ap"))
 
 
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 6))
+
+
 @pytest.mark.parametrize(
     ("text", "lines"),
     [
@@ -214,6 +222,10 @@ def test_a_mistake_in_one_key_hides_no_mistake_in_another() -> None:
         ("name: 2024-13-45\n", ["must be YAML, but month must be in 1..12"]),
         ("name: \x07\n", ["must be YAML, but unacceptable character"]),
         ("name: !!python/object/apply:os.getcwd []\n", ["must be YAML, but could not determine a constructor"]),
+        (LAUGHS, ["must be YAML, but it holds 234574 keys and values, more than 20000"]),
+        ("name: &a [x, *a]\n", ["must be YAML, but what begins in line 1 holds itself"]),
+        ("name: [" + "[" * 5000, ["must be YAML, but maximum recursion depth exceeded"]),
+        (f"seed: 1{'0' * 99}\n", ["must be YAML, but the number in line 1 has more than 64 bits"]),
         (text_of() + "name: again\nseed: 1\nseed: 2\n", ["name: is given twice, in lines ", "seed: is given twice"]),
         (text_of(training=None) + "training: {epochs: 1, epochs: 2}\n", ["epochs: is given twice, in lines "]),
     ],
@@ -223,6 +235,27 @@ def test_what_is_no_sweep_file(text: str, lines: list[str]) -> None:
         parse_spec(text, "sweep.yaml")
     assert len(raised.value.problems) == len(lines)
     assert all(told.startswith(line) for told, line in zip(raised.value.problems, lines, strict=True))
+
+
+def test_a_large_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "large.yaml"
+    path.write_bytes(b"#" * ((1 << 20) + 1))
+    with pytest.raises(SpecError, match=r"large\.yaml: must have at most 1048576 bytes, but has 1048577"):
+        load_spec(path)
+
+
+def test_a_grid_without_end_is_refused() -> None:
+    line = the_problem(search={"alpha_cls": {"low": 1.0, "high": 3.0, "step": 1e-300}}, sampler="grid")
+    assert line.startswith("search: a grid must have at most 100000 points, but has 2e+300")
+
+
+def test_a_password_is_shown_nowhere(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text_of(trails=1) + "# mlflow: http://me:secret@host\n")
+    with pytest.raises(SpecError) as raised:
+        load_spec(path)
+    assert [problem.split(":")[0] for problem in raised.value.problems] == ["trails", "# mlflow"]
+    assert "secret" not in f"{raised.value!r} {raised.value}"
 
 
 def test_a_missing_file_lists_the_shipped_ones(tmp_path: Path) -> None:
