@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from ray import tune
+from ray.tune.execution import class_cache
 
 from sweeps import work
 from sweeps.cluster import Releasing, connect
@@ -46,6 +47,8 @@ from trainables.store import Store
 from trainables.tune import tune_trial
 
 DRIVER_WAIT_S = 10.0  # for one that is ending
+# Tune would hand these to trials, and Ray write them into its logs; nodes have their own, as references need them.
+CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 
 
 def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
@@ -219,6 +222,7 @@ def _search(
     bounds: Mapping[str, float],
     known: Known,
 ) -> None:
+    class_cache.ENV_VARS_TO_PROPAGATE -= CREDENTIALS
     copied = spec.scheduler.name == "pbt"
     trial = tune.with_parameters(
         tune_trial, bases=bases, runtime=runtime, aim=spec.aim, folder=spec.folder / "trials", copied=copied,
