@@ -72,7 +72,7 @@ def export_student(
 def _read(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The tensors of a checkpoint by name, and what it says of itself."""
     saved = read_checkpoint(checkpoint)
-    weights, meta = named_tensors(saved, str(checkpoint)), saved.get("meta") or {}
+    weights, meta = named_tensors(saved, str(checkpoint)), saved.get("meta", {})
     if not isinstance(meta, dict):
         raise CheckpointError(str(checkpoint), [f"`meta` must hold keys and values, but is {type(meta).__name__}"])
     return weights, meta
