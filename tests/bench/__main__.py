@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 NAMES = (
     "ckd",
+    "cluster",
     "evaluation",
     "iteration",
     "latent",
@@ -22,6 +23,7 @@ NAMES = (
     "search",
     "start",
     "sweep",
+    "tracking",
     "variants",
 )
 

@@ -15,7 +15,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -31,17 +31,18 @@ from rich.table import Table
 from sweeps.samplers import optuna_distribution
 from sweeps.spec import CONFIGS, SweepSpec, load_spec
 from sweeps.work import configured
+from tests.bench.reports import event_of, value_of
 from trainables.config import TrialConfig
 from trainables.datasets import Split, Splits
-from trainables.metrics import KINDS
 from trainables.objectives import Aim
 from trainables.store import Store
 from trainables.tune import OBJECTIVE, PROGRESS, _Reporter, events_file, with_parameters
 
+if TYPE_CHECKING:
+    from sweeps.recorder import Recorder
+
 AT_ONCE = 2
 SAMPLE_S = 0.5  # between two looks at the driver's memory
-METRICS = ("ap_all", "ap_old", "ap_new", "ap50_all", "ap75_all", "hmean", "forgetting", "omega", "gap_all", "rel_gap")
-FACTS = ("time_s", "time_saved_s", "images", "peak_memory_mb", "loss", "loss_cls", "loss_bbox", "loss_dfl")
 Searching = Callable[[], Any]
 
 
@@ -56,8 +57,8 @@ class Cost:
 
     @property
     def growth_mb(self) -> float:
-        """From the end of the first tenth to the end."""
-        return self.rss_mb[-1] - self.rss_mb[len(self.rss_mb) // 10]
+        """See `growth_mb`."""
+        return growth_mb(self.rss_mb)
 
 
 def run(options: list[str]) -> dict[str, float]:
@@ -85,7 +86,7 @@ def cost(side: Callable[[SweepSpec], Any], trials: int) -> Cost:
         ray.init(num_cpus=AT_ONCE, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         uri = f"sqlite:///{folder}/mlflow.db"
         spec = replace(load_spec(CONFIGS / "erd_digits.yaml"), sampler="tpe", trials=trials)  # OptunaSearch has TPE
-        with side(replace(spec, storage=Path(folder), tracking_uri=uri)) as search, _memory() as rss_mb:
+        with side(replace(spec, storage=Path(folder), tracking_uri=uri)) as search, memory() as rss_mb:
             wall, cpu = time.perf_counter(), time.process_time()
             search()
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -112,21 +113,33 @@ def ours(spec: SweepSpec) -> Iterator[Searching]:
     """The same with the searcher, the recorder, the tracker and the store of a sweep."""
     from ray import tune
 
+    from sweeps.recorder import now_ms
+    from sweeps.searcher import IncrementalSearch
+
+    with recorded(spec, AT_ONCE) as recorder:
+        trial = tune.with_parameters(report_events, bases=recorder.bases, aim=spec.aim, folder=spec.folder)
+        yield lambda: fit(spec, trial, IncrementalSearch(spec), [recorder])
+        recorder.tracker.end_sweep("finished", {}, now_ms())
+
+
+@contextmanager
+def recorded(spec: SweepSpec, at_once: int) -> Iterator[Recorder]:
+    """A sweep's listener, whose records are open; its trials read no files."""
     from sweeps.progress import Display, TrialCount
     from sweeps.recorder import Recorder, now_ms, scope_tags
-    from sweeps.searcher import IncrementalSearch
     from sweeps.tracking import Tracker
 
-    unread = Split(CONFIGS / "erd_digits.yaml", CONFIGS)
-    config = configured(spec, Splits(unread, unread, unread, ()), spec.method, spec.all_defaults())
-    trial = tune.with_parameters(report_events, bases={spec.method: config}, aim=spec.aim, folder=spec.folder)
-    display = Display(Console(file=io.StringIO()))
+    config = configured(spec, unread_splits(), spec.method, spec.all_defaults())
+    display, count = Display(Console(file=io.StringIO())), TrialCount(spec.trials, at_once, spec.objective)
     with Tracker(spec.tracking_uri, spec.name, spec.folder, spec.study_url) as tracker:
         tracker.start_sweep(spec.text, scope_tags(config), now_ms())
-        count = TrialCount(spec.trials, AT_ONCE, spec.objective)
-        recorder = Recorder(spec, {spec.method: config}, tracker, display, count)
-        yield lambda: fit(spec, trial, IncrementalSearch(spec), [recorder])
-        tracker.end_sweep("finished", {}, now_ms())
+        yield Recorder(spec, {spec.method: config}, tracker, display, count)
+
+
+def unread_splits() -> Splits:
+    """Files that are there, for trials that read none."""
+    unread = Split(CONFIGS / "erd_digits.yaml", CONFIGS)
+    return Splits(unread, unread, unread, ())
 
 
 def fit(spec: SweepSpec, trial: Callable[..., None], search: Any, callbacks: list[Any]) -> None:
@@ -159,31 +172,11 @@ def report_events(chosen: dict[str, Any], bases: dict[str, TrialConfig], aim: Ai
     Store(folder / "store").get("scale", config.step_identity(0), lambda entry: None)
     reporter = _Reporter(events_file(folder / "trials", tune.get_context().get_trial_id()), aim, config)
     for step in range(len(config.scenario.steps)):
-        reporter(event_of(config, step, value_of(chosen)))
-
-
-def value_of(chosen: dict[str, Any]) -> float:
-    """Some smooth objective, between 0 and 1."""
-    return float(1 / (1 + chosen["erd"]["lambda_cls"] + abs(chosen["erd"]["alpha_cls"] - 2)))
-
-
-def event_of(config: TrialConfig, step: int, value: float) -> dict[str, Any]:
-    """The event at the end of a step, as `trainables.trial` makes it."""
-    names = config.scenario.class_names
-    classes = [{"class": name, "step": 1, **dict.fromkeys(KINDS, value)} for name in names]
-    return {
-        "progress": config.progress_at(step, config.epochs),
-        "step": step,
-        "timestamp_ms": time.time_ns() // 10**6,
-        "metrics": dict.fromkeys(METRICS, value),
-        "facts": dict.fromkeys(FACTS, value),
-        "classes": classes[: len(config.scenario.seen(step))],
-        "ap_matrix": {"classes": names, "ap": [[value] * len(names)] * (step + 1)},
-    }
+        reporter(event_of(config, step, config.epochs, value_of(chosen)))
 
 
 @contextmanager
-def _memory() -> Iterator[list[float]]:
+def memory() -> Iterator[list[float]]:
     """This process's resident memory in MB, sampled until the end of the block."""
     samples, ended = [_rss_mb()], threading.Event()
 
@@ -198,6 +191,11 @@ def _memory() -> Iterator[list[float]]:
     finally:
         ended.set()
         thread.join()
+
+
+def growth_mb(rss_mb: Sequence[float]) -> float:
+    """From the end of the first tenth to the end."""
+    return rss_mb[-1] - rss_mb[len(rss_mb) // 10]
 
 
 def _rss_mb() -> float:

@@ -6,15 +6,14 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from urllib.request import urlopen
 
 from tests.chaos.box import Box
 from tests.smoke.nodes import Cluster
+from tests.smoke.servers import free_port, mlflow_server
 
 OUTAGE_S = 15.0  # of a disk, a store or a server
 FULL = "ballast"
@@ -86,7 +85,7 @@ class Server(Fault):
 
     def __init__(self, box: Box) -> None:
         super().__init__(box)
-        self.port = _free_port()
+        self.port = free_port()
         self.server = self._serve()
         box.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{self.port}"
 
@@ -103,17 +102,7 @@ class Server(Fault):
         self.server.wait()
 
     def _serve(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.box.database]
-        command += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        server = subprocess.Popen(
-            command, cwd=self.box.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        until = time.monotonic() + 120
-        while True:
-            with suppress(OSError), urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5):
-                return server
-            assert time.monotonic() < until, "the MLflow server does not start"
-            time.sleep(0.2)
+        return mlflow_server(self.box.folder, self.port, self.box.database)
 
 
 class Disk(Fault):
@@ -163,14 +152,6 @@ FAULTS: dict[str, type[Fault]] = {
 
 def _mount(*arguments: str, check: bool = True) -> None:
     subprocess.run(["mount", *arguments], check=check)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def _children(pid: int) -> Iterator[int]:

@@ -5,38 +5,40 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 
+from tests.smoke.servers import free_port
+
 ROOT = Path(__file__).parents[2]
+OBJECT_STORE_BYTES = 150 << 20
 
 
 class Cluster:
-    """A head, and another node of one CPU; each node pretends to have two GPUs.
+    """A head, and other nodes; each pretends to have the CPUs and GPUs.
 
     Args:
         head_cpus: 0 keeps trials off the head; with 1, two trials at a time are on two nodes.
+        nodes: how many there are, with the head.
     """
 
-    def __init__(self, folder: Path, head_cpus: int = 1) -> None:
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{one.getsockname()[1]}"
+    def __init__(self, folder: Path, head_cpus: int = 1, nodes: int = 2, cpus: int = 1, gpus: int = 2) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
         self.environment = {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # `sweeps` sets it to 0 wherever no cluster is named
         }
-        self._folder = folder
+        self._folder, self._cpus, self._gpus = folder, cpus, gpus
         self.nodes = [self._start(head_cpus, "--head", f"--port={self.address.partition(':')[2]}")]
-        self.join()
+        for _ in range(nodes - 1):
+            self.join()
 
     def join(self) -> None:
         """Another node."""
-        self.nodes.append(self._start(1, f"--address={self.address}"))
+        self.nodes.append(self._start(self._cpus, f"--address={self.address}"))
 
     def kill(self, node: int) -> None:
         """A node is gone, with all its processes; the first one is the head."""
@@ -51,7 +53,8 @@ class Cluster:
 
     def _start(self, cpus: int, *arguments: str) -> subprocess.Popen[bytes]:
         call = "import sys; from ray.scripts.scripts import main; sys.argv[0] = 'ray'; sys.exit(main())"
-        options = [f"--num-cpus={cpus}", "--num-gpus=2", "--node-ip-address=127.0.0.1", "--block"]
+        options = [f"--num-cpus={cpus}", f"--num-gpus={self._gpus}", "--node-ip-address=127.0.0.1", "--block"]
+        options += [f"--object-store-memory={OBJECT_STORE_BYTES}", "--include-log-monitor=false"]
         options += [f"--temp-dir={self._folder}", "--include-dashboard=false"] if "--head" in arguments else []
         node = subprocess.Popen(
             [sys.executable, "-c", call, "start", *arguments, *options],
