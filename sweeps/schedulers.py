@@ -36,13 +36,13 @@ def _named(spec: SweepSpec) -> TrialScheduler:
     common = {"time_attr": PROGRESS, "metric": OBJECTIVE, "mode": spec.objective.direction}
     first, name = next(iter(rungs(spec)), None), spec.scheduler.name
     if name == "none" or first is None:
-        return FIFOScheduler()
+        return NoStopping()
     if name == "pbt":
         return population(spec)
     if name == "median":
         return StepMedianRule(spec.epochs, **common, grace_period=first)
     np.random.seed(spec.seed)  # Tune draws a trial's bracket from numpy's global generator
-    return AsyncHyperBandScheduler(
+    return Halving(
         **common,
         max_t=spec.max_progress,
         grace_period=first,
@@ -70,6 +70,27 @@ def rungs(spec: SweepSpec) -> tuple[int, ...]:
         found.append(value)
         value *= spec.scheduler.reduction_factor
     return tuple(found)
+
+
+class InTurn:
+    """Leaves it to Tune which trial is next, where none is ever paused.
+
+    Tune's own schedulers (ray 2.60) name the first that waits. Where that one's process is still starting, it takes
+    over the process of a trial that ends, and its own is ended: slots whose processes start more slowly than trials
+    end elsewhere would stay empty to the last trial.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None."""
+        return
+
+
+class NoStopping(InTurn, FIFOScheduler):
+    """Every trial comes to its end."""
+
+
+class Halving(InTurn, AsyncHyperBandScheduler):
+    """ASHA, in one bracket or several."""
 
 
 class PooledStopping(TrialScheduler):
@@ -147,7 +168,7 @@ class PooledStopping(TrialScheduler):
         return str(self._inner.debug_string())
 
 
-class StepMedianRule(MedianStoppingRule):
+class StepMedianRule(InTurn, MedianStoppingRule):
     """Stops a trial whose best value inside its present step is below the median of the others' means in that step.
 
     Tune's own rule takes best and means over the whole trial, in which each step has other classes to score. Overrides

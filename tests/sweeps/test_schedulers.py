@@ -42,6 +42,11 @@ def rule_with(curves: list[dict[int, float]]) -> StepMedianRule:
 GOOD = {0: 0.9, 1: 0.5, 2: 0.6, 3: 0.2, 4: 0.3}
 
 
+@pytest.mark.parametrize("name", ["none", "asha", "hyperband", "median"])
+def test_no_trial_whose_process_starts_is_put_before_one_that_needs_a_process(name: str) -> None:
+    assert scheduler_of(spec_of(scheduler={"name": name})).choose_trial_to_run(None) is None
+
+
 def test_a_trial_below_the_median_of_its_epoch_is_stopped() -> None:
     assert play(rule_with([GOOD] * 3), Trial(9), {0: 0.9, 1: 0.4}) == TrialScheduler.STOP
     assert play(rule_with([GOOD] * 3), Trial(9), {0: 0.9, 1: 0.5}) == TrialScheduler.CONTINUE
