@@ -1,17 +1,18 @@
 """`cluster`: a search on a simulated cluster, through the real runner, searcher, tracker and store.
 
 Eight nodes of this machine pretend to have four GPUs each; an epoch of a trial is slept (`tests.bench.reports`), all
-else is real: with epochs of 6 s instead of 10 minutes the driver is a hundred times busier. `busy_share` is
-the share of the slots that sleep an epoch, from the moment at which every slot has had a trial to the start of the last
-trial: before it 32 processes start on this one machine, after it there is nothing left to run. Beside it the same over
-the whole search. `rss_growth_mb` is the growth of the driver's memory from the end of the first tenth of its samples to
-their end, `gpus_at_limit` how many GPUs, each with a report every 10 minutes, would keep one driver busy all the time:
-by its CPU seconds, or by the seconds in which its loop does not wait, whichever are more.
+else is real: with epochs of 6 s instead of 10 minutes the driver is a hundred times busier. `busy_share` is the share
+of the slots that sleep an epoch, from the moment at which all are at work to the start of the last trial: before it 32
+processes start on this one machine, after it there is nothing left to run. Beside it the same over the whole search.
+`rss_growth_mb` is the growth of the driver's memory from the end of the first tenth of its samples to their end,
+`gpus_at_limit` how many GPUs, each with a report every 10 minutes, would keep one driver busy all the time: by its CPU
+seconds, or by the seconds in which its loop does not wait, whichever are more.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import tempfile
 import time
@@ -79,15 +80,16 @@ def run(options: list[str]) -> dict[str, float]:
         written = time.time()
         trials = [read(file) for file in (spec.folder / "trials").glob("*/events.jsonl")]
         problems = faults(spec, Path(folder, "mlflow.db"))
-    starts = sorted(_seconds(events[0]) for events in trials)
+    runs = [(_seconds(events[0]), _seconds(events[-1])) for events in trials]
+    full, last = _all_at_work(runs), max(began for began, _ in runs)
     sleeps = [(_seconds(event) - event[SLEPT], _seconds(event)) for events in trials for event in events]
     per_report = cost.busy_s / len(sleeps)
-    busy = _busy_share(sleeps, starts[SLOTS - 1], starts[-1])
+    busy = _busy_share(sleeps, full, last)
     print(*problems[:10], sep="\n", end="\n" if problems else "")
     rows = {
-        "slots that sleep, once all have had a trial, while trials start": f"{100 * busy:.1f} %",
+        "slots that sleep, once all were at work, until the last trial starts": f"{100 * busy:.1f} %",
         "slots that sleep, of the whole search": f"{100 * _busy_share(sleeps, cost.began, cost.ended):.1f} %",
-        "until every slot has had a trial": f"{starts[SLOTS - 1] - cost.began:.0f} s",
+        "until all slots are at work": f"{full - cost.began:.0f} s",
         "search": f"{cost.ended - cost.began:.0f} s",
         "records, after the search": f"{written - cost.ended:.0f} s",
         "driver, CPU for each report": f"{1000 * cost.cpu_s / len(sleeps):.1f} ms",
@@ -117,9 +119,7 @@ def _cluster(folder: Path) -> Iterator[None]:
 
 def _searched(spec: SweepSpec, epoch_s: float) -> Cost:
     """The cost of a search whose trials sleep; when it returns, all records are written."""
-    ray = connect()
-    assert at_once(spec, ray) == SLOTS
-    _warm_up(ray, spec.storage / "warm")
+    assert at_once(spec, connect()) == SLOTS
     sleeping, runtime = partial(sleep_trial, epoch_s=epoch_s), work.runtime(spec, unread_splits())
     import_module("mlflow")  # Tune does it inside `fit`, once a process, where it is given a callback
     with recorded(spec, SLOTS) as recorder, patch.object(runner, "tune_trial", sleeping):
@@ -129,20 +129,6 @@ def _searched(spec: SweepSpec, epoch_s: float) -> Cost:
             ended, cpu = time.time(), time.process_time() - cpu
         runner._finish(spec, recorder.tracker, recorder, Store(spec.store), recorder.display)
     return Cost(began, ended, cpu, waits[0], growth_mb(rss_mb))
-
-
-def _warm_up(ray: Any, folder: Path) -> None:
-    """Start a process for each slot: 32 of them take one machine a minute and more. (One that had a GPU would end.)"""
-    folder.mkdir()
-    ray.get([ray.remote(_meet).remote(folder) for _ in range(SLOTS)])
-
-
-def _meet(folder: Path) -> None:
-    """Load what trials need, and wait for the others."""
-    import_module("ray.tune")
-    (folder / str(os.getpid())).touch()
-    while len(list(folder.iterdir())) < SLOTS:
-        time.sleep(0.2)
 
 
 @contextmanager
@@ -165,6 +151,14 @@ def _waits() -> Iterator[list[float]]:
 
 def _seconds(event: Mapping[str, Any]) -> float:
     return event["timestamp_ms"] / 1000
+
+
+def _all_at_work(runs: Sequence[tuple[float, float]]) -> float:
+    """The first moment at which every slot has a trial; the first trial's start if there is none."""
+    changes = sorted([(began, 1) for began, _ in runs] + [(ended, -1) for _, ended in runs])
+    at_work = itertools.accumulate(change for _, change in changes)
+    full = (moment for (moment, _), number in zip(changes, at_work, strict=True) if number == SLOTS)
+    return next(full, changes[0][0])
 
 
 def _busy_share(sleeps: Sequence[tuple[float, float]], since: float, until: float) -> float:

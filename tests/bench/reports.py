@@ -74,4 +74,4 @@ def sleep_trial(
     for step, epoch in epochs_of(config):
         slept = epoch_s * lengths.uniform(1 - SPREAD, 1 + SPREAD) if step >= config.first_step else 0.0
         time.sleep(slept)
-        reporter(event_of(config, step, epoch, value_of(chosen)) | {SLEPT: slept, "pid": __import__("os").getpid()})
+        reporter(event_of(config, step, epoch, value_of(chosen)) | {SLEPT: slept})
