@@ -87,7 +87,7 @@ def run(options: list[str]) -> dict[str, float]:
     busy = _busy_share(sleeps, full, last)
     print(*problems[:10], sep="\n", end="\n" if problems else "")
     rows = {
-        "slots that sleep, once all were at work, until the last trial starts": f"{100 * busy:.1f} %",
+        "slots that sleep, all at work to the last trial's start": f"{100 * busy:.1f} %",
         "slots that sleep, of the whole search": f"{100 * _busy_share(sleeps, cost.began, cost.ended):.1f} %",
         "until all slots are at work": f"{full - cost.began:.0f} s",
         "search": f"{cost.ended - cost.began:.0f} s",

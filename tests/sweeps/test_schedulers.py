@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 
 from sweeps.results import mean_ranks
-from sweeps.schedulers import PooledStopping, StepMedianRule, scheduler_of
+from sweeps.schedulers import Halving, NoStopping, PooledStopping, StepMedianRule, scheduler_of
 from tests.sweeps.sweep_files import spec_of
 from trainables.tune import EXCESSES, OBJECTIVE, PARTS, PROGRESS
 
@@ -65,11 +65,11 @@ def test_too_few_to_compare_with_stop_nobody() -> None:
 @pytest.mark.parametrize(
     ("scheduler", "objective", "kind"),
     [
-        ({}, "ap_all", AsyncHyperBandScheduler),
-        ({"name": "hyperband", "brackets": 2}, "ap_all", AsyncHyperBandScheduler),
-        ({"name": "none"}, "ap_all", FIFOScheduler),
-        ({}, ["ap_new", "forgetting"], FIFOScheduler),
-        ({}, "time_train_s", FIFOScheduler),
+        ({}, "ap_all", Halving),
+        ({"name": "hyperband", "brackets": 2}, "ap_all", Halving),
+        ({"name": "none"}, "ap_all", NoStopping),
+        ({}, ["ap_new", "forgetting"], NoStopping),
+        ({}, "time_train_s", NoStopping),
     ],
 )
 def test_by_name(scheduler: dict[str, Any], objective: Any, kind: type) -> None:
