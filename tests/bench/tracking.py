@@ -54,8 +54,8 @@ class Case:
 def run(options: list[str]) -> dict[str, float]:
     """Milliseconds that an event holds the driver up, and whether every record arrived."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench tracking", description=__doc__)
-    parser.add_argument("--trials", type=int, default=15, help="in each case, of eight events each")
-    parser.add_argument("--rate", type=float, default=10.0, help="events a second")
+    parser.add_argument("--trials", type=int, default=12, help="in each case, of eight events each")
+    parser.add_argument("--rate", type=float, default=8.0, help="events a second")
     given = parser.parse_args(options)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _proxy(Path(folder)) as proxy:
         spec = replace(load_spec(CONFIGS / "erd_digits.yaml"), trials=given.trials)
