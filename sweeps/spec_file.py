@@ -202,13 +202,13 @@ class Resources(_Section):
     """What one trial takes.
 
     Attributes:
-        cpu: cores.
+        cpu: cores; by default one a device.
         gpu: 0 trains on the CPU; a fraction, such as 0.5, lets trials share a GPU; several, all of one node, train a
             trial together, each on `batch_size` images an iteration.
     """
 
-    cpu: int = Field(1, ge=1)
     gpu: float = Field(0, ge=0)
+    cpu: int = Field(default_factory=lambda given: max(int(given.get("gpu", 0)), 1), ge=1)
 
     @property
     def devices(self) -> int:
@@ -365,7 +365,7 @@ def typed_values(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     try:
         return dict(SweepFile.model_validate(content)), []
     except ValidationError as error:
-        faults = error.errors()
+        faults = [one for one in error.errors() if one["type"] != "default_factory_not_called"]
     wrong = {str(fault["loc"][0]) for fault in faults}
     rest = {key: value for key, value in content.items() if key in SweepFile.model_fields and key not in wrong}
     values = dict(SweepFile.model_validate({**STAND_INS, **rest}))

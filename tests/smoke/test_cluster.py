@@ -36,10 +36,10 @@ def test_trials_run_on_both_nodes_and_outlive_one(workspace: Workspace, cluster:
 
 
 def test_what_no_node_has_is_refused_by_what_there_is(workspace: Workspace, cluster: Cluster) -> None:
-    spec = workspace.write_spec("greedy", more="resources: {cpu: 1, gpu: 3}\n")
+    spec = workspace.write_spec("greedy", more="resources: {gpu: 3}\n")
     printed = workspace.run("run", str(spec), status=1)
     assert printed.strip().endswith(
-        "resources: a trial asks for 1 CPU, 3 GPU, but the nodes have 1 CPU, 2 GPU; 1 CPU, 2 GPU"
+        "resources: a trial asks for 3 CPU, 3 GPU, but the nodes have 1 CPU, 2 GPU; 1 CPU, 2 GPU"
     )
 
 
