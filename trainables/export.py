@@ -65,7 +65,7 @@ def export_student(
     if detector or "detector" not in meta:
         meta = _published_meta(checkpoint, meta | ({"classes": classes} if classes else {}), detector)
     weights = _student(tensors)
-    _built(checkpoint, meta["detector"], meta["classes"], weights)
+    _built(checkpoint, meta["detector"], meta.get("classes"), weights)
     return _written({"state_dict": weights, "meta": meta}, folder), sum(value.numel() for value in weights.values())
 
 

@@ -85,8 +85,14 @@ def write(path: Path, coco: Coco) -> None:
     """Write `coco` whole, always the same bytes for the same content.
 
     `info` and `licenses` are always written: pycocotools 2.0.9 and 2.0.10 fail without `info`.
+
+    Raises:
+        DataError: a number somewhere in it is not finite.
     """
-    write_json(path, {"info": {}, "licenses": []} | coco)
+    try:
+        write_json(path, {"info": {}, "licenses": []} | coco)
+    except ValueError as error:
+        raise DataError(path.name, [f"every number must be finite, in whatever key, but: {error}"]) from error
 
 
 def normalised(coco: Coco) -> Coco:
