@@ -139,7 +139,7 @@ def num_grid_values(distribution: Distribution) -> float:
 
 
 def grid_values(distribution: Distribution) -> list[Scalar]:
-    """These values."""
+    """The values of a distribution that is a finite set."""
     if isinstance(distribution, Choice):
         return list(distribution.values)
     assert isinstance(distribution, Uniform)
