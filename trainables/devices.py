@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
@@ -87,11 +89,15 @@ def _launched(config: TrialConfig, runtime: Runtime, work: Callable[[], Any], he
             ),
             run_config=RunConfig(storage_path=folder, callbacks=_callbacks(held)),
         )
+        on_interrupt = signal.getsignal(signal.SIGINT)
         try:
             return trainer.fit().return_value
         except WorkerGroupError as error:
             failures = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
             raise next((one for one in failures if not isinstance(one, RayError)), failures[0]) from error
+        finally:
+            if threading.current_thread() is threading.main_thread():  # where Ray Train leaves its own
+                signal.signal(signal.SIGINT, on_interrupt)
 
 
 def _callbacks(held: Path | None) -> list[Any]:

@@ -111,6 +111,7 @@ OF_THE_TRIAL: dict[str, tuple[Any, frozenset[str]]] = {
     "ema_momentum": (0.01, SAID),
     "threads": (2, SAID),
     "device": ("cuda", SAID),
+    "devices": (2, SAID),
     "response_dtype": ("float16", SAID),
     "nms": ({"type": "voting_cluster_diounms"}, NONE),
     "teacher": (TEACHER, NONE),  # of a scenario of one step
