@@ -37,7 +37,8 @@ def main() -> None:
     faults, moments = given.fault or list(FAULTS), given.moment or list(MOMENTS)
     cells: dict[tuple[str, str], str] = {}
     with tempfile.TemporaryDirectory(prefix="chaos") as folder:
-        calm = {promoted: undisturbed(Path(folder) / f"calm {promoted}", promoted) for promoted in (False, True)}
+        wanted = {moment == "promotion" for moment in moments}
+        calm = {promoted: undisturbed(Path(folder) / f"calm {promoted}", promoted) for promoted in wanted}
         for fault in faults:
             for moment in moments:
                 where = Path(folder) / f"{len(cells)}"
