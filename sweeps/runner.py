@@ -30,7 +30,7 @@ from sweeps.references import REFERENCE_METRICS, References, teacher_scores
 from sweeps.results import reference_prefix
 from sweeps.schedulers import rungs, scheduler_of
 from sweeps.searcher import IncrementalSearch
-from sweeps.snapshot import BEGIN_AGAIN, restorable
+from sweeps.snapshot import BEGIN_AGAIN, KEPT, Snapshots, restorable
 from sweeps.spec import SweepSpec
 from sweeps.study import check_study, study_file
 from sweeps.tracking import Tracker, Verdict
@@ -238,7 +238,8 @@ def _search(
         tuner._local_tuner._run_config.failure_config.max_failures = spec.max_failures
     else:
         shutil.rmtree(experiment, ignore_errors=True)
-        study_file(spec.folder).unlink(missing_ok=True)
+        for file in (study_file(spec.folder), spec.folder / KEPT):
+            file.unlink(missing_ok=True)
         search, scheduler = IncrementalSearch(spec, known), scheduler_of(spec, bounds)
         tuner = _fresh(spec, trainable, search, scheduler, recorder, slots)
     try:
@@ -252,7 +253,8 @@ def _search(
 
 
 def _listeners(spec: SweepSpec, recorder: Recorder) -> list[tune.Callback]:
-    return [recorder, Releasing(spec.folder / "trials")] if spec.devices > 1 else [recorder]
+    releasing = [Releasing(spec.folder / "trials")] if spec.devices > 1 else []
+    return [recorder, Snapshots(spec.folder), *releasing]
 
 
 def _restored(spec: SweepSpec, trainable: Any) -> tune.Tuner:

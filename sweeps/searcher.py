@@ -20,7 +20,7 @@ from search_spaces.distributions import Scalar
 from sweeps.budget import Spending
 from sweeps.results import mean_ranks
 from sweeps.samplers import directions, optuna_distribution, sampler_of
-from sweeps.snapshot import BEGIN_AGAIN, keep_snapshot, sealed, unsealed
+from sweeps.snapshot import BEGIN_AGAIN
 from sweeps.spec import SweepSpec
 from sweeps.spec_parameters import METHOD
 from sweeps.study import study_file, study_storage
@@ -93,17 +93,16 @@ class IncrementalSearch(Searcher):
     def save(self, checkpoint_path: str) -> None:
         """Keep which trial is which, and where the sampler, the budget and the study are."""
         state = (self._trials, self._study.sampler, self._spending, self._parts, self.place)
-        keep_snapshot(self._spec.folder)
-        Path(checkpoint_path).write_bytes(sealed(pickle.dumps(state)))
+        Path(checkpoint_path).write_bytes(pickle.dumps(state))
 
     def restore(self, checkpoint_path: str) -> None:
         """Go back to where `save` was called.
 
         Raises:
-            CheckpointError: the file, or the study, is not as it was then.
+            CheckpointError: the study is not as it was then.
         """
-        # A file that Tune and this class wrote into the sweep's own folder.
-        content = unsealed(Path(checkpoint_path))
+        # A file that Tune and this class wrote into the sweep's own folder; `sweeps.snapshot` knows its digest.
+        content = Path(checkpoint_path).read_bytes()
         self._trials, sampler, self._spending, self._parts, place = pickle.loads(content)
         if place > self.place:
             problem = f"has {self.place} bytes, but had {place} at Tune's last snapshot; {BEGIN_AGAIN}"

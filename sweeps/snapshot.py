@@ -1,104 +1,105 @@
-"""Tune's snapshots of a search. Tune writes each over the one before, so the last whole one is kept beside them."""
+"""Tune's snapshots of a search. Tune writes the files of each over those of the one before, and then copies them into
+the sweep's folder, in any order: a driver that dies meanwhile leaves a mixture. The last whole one is kept beside them,
+in one file.
+"""
 
 from __future__ import annotations
 
-import json
+import io
 import logging
-import shutil
+import tarfile
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 
 from trainables.errors import CheckpointError
 from trainables.files import written_whole
 
 BEGIN_AGAIN = "delete the sweep's folder `tune`, and its search begins again: what is trained stays in the store"
-STATE, SEARCHER = "experiment_state-*.json", "searcher-state-*.pkl"
-SEARCHED = (STATE, "search_gen_state-*.json", SEARCHER)
-POPULATION = (STATE, "basic-variant-state-*.json")
+KEPT = "snapshot.tar"
+STATE = "experiment_state-*.json"
+REST = ("search_gen_state-*.json", "searcher-state-*.pkl", "basic-variant-state-*.json", "callback-states-*.pkl")
 
 _log = logging.getLogger(__name__)
 
 
-def sealed(content: bytes) -> bytes:
-    """`content` behind its digest."""
-    return sha256(content).digest() + content
+class Snapshots(tune.Callback):
+    """Keeps each snapshot of a sweep's search as soon as Tune has written the whole of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._kept_ns = folder, 0
+        self._state: Path | None = None
+
+    def on_step_end(self, iteration: int, trials: Sequence[Trial], **info: Any) -> None:
+        """Look whether there is a new one: Tune writes in some steps of its loop, ten seconds or more apart."""
+        if trials and trials[0].storage:
+            self._look(Path(trials[0].storage.experiment_driver_staging_path))
+
+    def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
+        """The last one, which is written after the last step."""
+        self.on_step_end(0, trials)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: a resumed sweep brings its own."""
+        return {}
+
+    def _look(self, staging: Path) -> None:
+        try:
+            self._state = self._state or max(staging.glob(STATE), default=None)
+            written_ns = _time(self._state) if self._state else 0
+            if written_ns != self._kept_ns and keep_snapshot(self._folder, staging):
+                self._kept_ns = written_ns
+        except OSError as error:
+            _log.warning("%s: %s; trying again", self._folder / KEPT, error)
 
 
-def unsealed(path: Path) -> bytes:
-    """What was sealed.
-
-    Raises:
-        CheckpointError: the file is not as it was written.
-    """
-    whole, size = path.read_bytes(), sha256().digest_size
-    if sha256(whole[size:]).digest() != whole[:size]:
-        raise CheckpointError(str(path), [f"is broken; {BEGIN_AGAIN}"])
-    return whole[size:]
-
-
-def keep_snapshot(folder: Path) -> None:
-    """Keep the snapshot that a sweep's folder has, if it is whole, before Tune writes the next one over it."""
-    if _fault(folder / "tune"):
-        return
-    with written_whole(_kept(folder)) as aside:
-        aside.mkdir()
-        for file in _newest(folder / "tune"):
-            shutil.copy2(file, aside)
-        shutil.rmtree(_kept(folder), ignore_errors=True)
-
-
-def restorable(folder: Path) -> bool:
-    """Whether Tune has a state to go on from; a driver killed in the first seconds of a search leaves none. Where the
-    newest one is torn, the kept one takes its place.
-
-    Raises:
-        CheckpointError: the newest state is torn, and none is kept: from it Tune would start afresh without a word.
-    """
-    experiment = folder / "tune"
-    if not (_newest(experiment) or _newest(_kept(folder))) or not tune.Tuner.can_restore(str(experiment)):
+def keep_snapshot(folder: Path, staging: Path) -> bool:
+    """Keep the snapshot that Tune has written into `staging`, behind its digest; False if it is not whole."""
+    state, *rest = [max(staging.glob(part), default=None) for part in (STATE, *REST)]
+    files = [file for file in rest if file]
+    # Tune writes the state first. A search has two files beside it, and so has a population.
+    if not state or len(files) < 2 or min(map(_time, files)) < _time(state):
         return False
-    if fault := _fault(experiment):
-        if _fault(_kept(folder)):
-            raise CheckpointError(str(experiment), [f"{fault}; {BEGIN_AGAIN}"])
-        _log.warning("%s: %s; going on from the snapshot before", experiment, fault)
-        for file in _newest(experiment):
-            file.unlink()
-        for file in _newest(_kept(folder)):
-            with written_whole(experiment / file.name) as aside:
-                shutil.copy2(file, aside)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for file in (state, *files):
+            archive.add(file, file.name)
+    content = packed.getvalue()
+    with written_whole(folder / KEPT) as aside:
+        aside.write_bytes(sha256(content).digest() + content)
     return True
 
 
-def _kept(folder: Path) -> Path:
-    return folder / "snapshot"
+def restorable(folder: Path) -> bool:
+    """Whether there is a snapshot to go on from; Tune then finds the whole one. A driver killed in the first seconds of
+    a search leaves none.
+
+    Raises:
+        CheckpointError: there was one, but it is lost or broken: without a word Tune would start afresh, or worse.
+    """
+    experiment, kept = folder / "tune", folder / KEPT
+    if not experiment.is_dir():
+        return False
+    if not kept.exists():
+        if any((folder / "trials").glob("*/events.jsonl")):
+            raise CheckpointError(str(kept), [f"must be there, as trials have reported; {BEGIN_AGAIN}"])
+        return False
+    content, size = kept.read_bytes(), sha256().digest_size
+    if sha256(content[size:]).digest() != content[:size]:
+        raise CheckpointError(str(kept), [f"is broken; {BEGIN_AGAIN}"])
+    if not tune.Tuner.can_restore(str(experiment)):
+        raise CheckpointError(str(experiment), [f"must have Tune's tuner.pkl; {BEGIN_AGAIN}"])
+    for part in (STATE, *REST):
+        for file in experiment.glob(part):
+            file.unlink()
+    with tarfile.open(fileobj=io.BytesIO(content[size:])) as archive:
+        archive.extractall(experiment, filter="data")
+    return True
 
 
-def _newest(experiment: Path) -> list[Path]:
-    """Of each part the newest file."""
-    found = (max(experiment.glob(part), default=None) for part in _parts(experiment))
-    return [file for file in found if file]
-
-
-def _parts(experiment: Path) -> tuple[str, ...]:
-    """What a snapshot consists of: a population is drawn by Tune's own generator."""
-    return POPULATION if any(experiment.glob(POPULATION[1])) else SEARCHED
-
-
-def _fault(experiment: Path) -> str:
-    """Why a snapshot cannot be gone on from, in words; empty where it can."""
-    files = _newest(experiment)
-    if len(files) < len(parts := _parts(experiment)):
-        return f"has {', '.join(file.name for file in files) or 'nothing'} of {', '.join(parts)}"
-    if len({file.stem[-len("2026-01-01_00-00-00") :] for file in files}) > 1:
-        return f"{', '.join(file.name for file in files)} are of different drivers"
-    for file in files:
-        try:
-            if file.match(STATE):
-                json.loads(file.read_bytes())
-            elif file.match(SEARCHER):
-                unsealed(file)
-        except (ValueError, CheckpointError) as error:
-            return f"{file.name} is torn ({error})"
-    return next((f"{file.name} is empty" for file in files if not file.stat().st_size), "")
+def _time(file: Path) -> int:
+    return file.stat().st_mtime_ns

@@ -1,7 +1,7 @@
 """`python -m tests.chaos`: every fault at every moment of a small sweep, against one that nothing disturbs.
 
 Survived is a sweep that ends, gone on with where need be, with no trial lost or doubled, one run for each trial and
-step, nothing left running, a store in order, and the numbers of the undisturbed sweep to the last bit. Two faults mount
+step, no run left open, a store in order, and the numbers of the undisturbed sweep to the last bit. Two faults mount
 file systems and need root. The last line is JSON with `survived` and `total`.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -66,8 +67,10 @@ def undisturbed(folder: Path, promoted: bool) -> tuple[dict[str, Any], float]:
 def survived(folder: Path, kind: type[Fault], moment: str, expected: dict[str, Any], calm_s: float) -> str:
     """The seconds that a fault costs, or why the sweep did not survive it."""
     box, promoted = Box(folder), moment == "promotion"
-    fault = kind(box)
+    fault: Fault | None = None
+    process: subprocess.Popen[str] | None = None
     try:
+        fault = kind(box)
         if promoted:
             box.run("run")
         began, verb = time.monotonic(), "promote" if promoted else "run"
@@ -87,7 +90,10 @@ def survived(folder: Path, kind: type[Fault], moment: str, expected: dict[str, A
         print(box.printed[-3000:], flush=True)
         return f"not survived: {type(error).__name__}: {str(error).strip()[-200:]}"
     finally:
-        fault.end()
+        if process and process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        if fault:
+            fault.end()
     return f"{max(lost, 0):.0f}"
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.chaos
 
 FILES = (
     "spec.json", "optuna.jsonl", "records.jsonl", "records.position", "tune/tuner.pkl", "tune/experiment_state-*.json",
-    "tune/search_gen_state-*.json", "tune/searcher-state-*.pkl",
+    "tune/search_gen_state-*.json", "tune/searcher-state-*.pkl", "snapshot.tar",
 )  # fmt: skip
 FAULTS: dict[str, Callable[[bytes], bytes]] = {
     "cut": lambda content: content[: len(content) // 2],
