@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from trainables.devices import release
 from trainables.errors import PalimpsestError
 from trainables.tune import held_file
 
+HEAD = "node:__internal_head__"  # a resource of the head alone
 LAUNCHED = Path("~/ray_bootstrap_config.yaml")  # on a head that `ray up` started: what its autoscaler may start
 AUTH_MODES = ("token", "disabled")
 
@@ -63,13 +64,15 @@ class Nodes:
 
 
 def nodes_of(ray: Any) -> list[Nodes]:
-    """The nodes that are there and, under an autoscaler that `ray up` started, the types that it may start."""
+    """The nodes that are there and, in a cluster that `ray up` started, all that it may start."""
     there = [Nodes(node["Resources"], 1, (node["NodeID"],)) for node in ray.nodes() if node["Alive"]]
     launched = LAUNCHED.expanduser()
     if not (os.environ.get("RAY_ADDRESS") and launched.is_file()):
         return there
     config = yaml.safe_load(launched.read_text(encoding="utf-8"))
     types, most = config.get("available_node_types", {}), int(config.get("max_workers", 0))
+    if config["provider"]["type"] == "local":
+        return [*there, *machines(there, most)]
     head = config.get("head_node_type")
     workers = [
         Nodes(one.get("resources", {}), min(int(one.get("max_workers", most)), most))
@@ -77,6 +80,18 @@ def nodes_of(ray: Any) -> list[Nodes]:
         if name != head
     ]
     return [*there, *workers]
+
+
+def machines(there: Sequence[Nodes], workers: int) -> list[Nodes]:
+    """Head and workers of a cluster on machines of one's own, where some may still be starting.
+
+    Args:
+        there: the nodes that have joined; what a worker has is only known from one that has, or else from the head.
+        workers: how many there will be.
+    """
+    head = next(node for node in there if HEAD in node.resources)
+    joined = [node for node in there if node is not head]
+    return [Nodes(head.resources, 1), Nodes((joined or [head])[0].resources, workers)]
 
 
 class Releasing(Callback):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cluster import Nodes, connect
+from sweeps.cluster import HEAD, Nodes, connect, machines
 from sweeps.preflight import check_node, versions_here
 from trainables.errors import PalimpsestError
 
@@ -28,6 +28,13 @@ def test_a_trial_has_its_resources_on_one_node(
     there: dict[str, float], amount: int, need: dict[str, float], expected: int
 ) -> None:
     assert replace(Nodes(there, 1), amount=amount).fit(need) == expected
+
+
+def test_machines_that_are_still_starting_count() -> None:
+    head, worker = Nodes({HEAD: 1.0, "CPU": 2.0}, 1, ("a",)), Nodes({"CPU": 8.0}, 1, ("b",))
+    need = {"CPU": 2.0}
+    assert [node.fit(need) for node in machines([head], 3)] == [1, 3]
+    assert [node.fit(need) for node in machines([worker, head], 3)] == [1, 12]
 
 
 @pytest.fixture
