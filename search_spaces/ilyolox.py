@@ -9,7 +9,8 @@ from search_spaces.distributions import BOOL, Choice, IntUniform, LogUniform, Un
 from search_spaces.growth import NEW_ROW_INIT
 from search_spaces.params import When
 
-BY_SCORE, BY_SPREAD = When("select", ("all_by_one",)), When("select", ("all_mean_std", "cls_mean_std"))
+BY_SCORE = When("select", ("all_by_one", "cls_mean_std"))
+BY_SPREAD = When("select", ("all_mean_std", "cls_mean_std"))
 BY_CENTER = When("select", ("re_sampling",))
 DISTILLED, SHARED = When("which", ("posnoprev",)), When("which", ("posnoprev", "labelwprev"))
 BALANCED = When("ckd", (True,))

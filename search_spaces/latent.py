@@ -22,7 +22,7 @@ class LatentParams(SIDParams):
         str,
         Choice(("eval", "train")),
         "statistics of a frozen backbone stay, or follow the batches, which are then computed twice; released: train",
-        When("frozen", ("backbone",)),
+        When("frozen", ("backbone", "but_last_stage")),
     ] = "eval"
     negative_weight: Annotated[
         float, Uniform(0.0, 1.0), "background in the class loss of GFL's kind; the released distillation head: 0"

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from trainables.errors import PalimpsestError
+from trainables.errors import PalimpsestError, masked
 
 SPEC = click.argument("spec", type=click.Path(path_type=Path))
 
@@ -129,8 +129,8 @@ def run(spec: Path, resume: bool, max_concurrent: int | None, max_failures: int)
 @click.option("--tracking-uri", help="MLflow server; default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
 def show(name: str, tracking_uri: str | None) -> None:
     """The trials of a sweep, best first, as MLflow has them."""
+    from sweeps.connection import tracking_uri as resolved
     from sweeps.show import show_sweep
-    from sweeps.spec import tracking_uri as resolved
 
     show_sweep(resolved(tracking_uri), name)
 
@@ -141,8 +141,8 @@ def show(name: str, tracking_uri: str | None) -> None:
 @click.option("--tracking-uri", help="MLflow server; default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
 def report(name: str, out: Path | None, tracking_uri: str | None) -> None:
     """One page on a sweep, whatever its age, from what MLflow holds; needs no network."""
+    from sweeps.connection import tracking_uri as resolved
     from sweeps.report import sweep_report
-    from sweeps.spec import tracking_uri as resolved
     from trainables.files import written_whole
 
     path = out or Path(f"{name}.html")
@@ -263,9 +263,16 @@ def fps(
 @click.option("--tracking-uri", help="default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
 def ui(port: int, tracking_uri: str | None) -> None:
     """Open the MLflow UI on 127.0.0.1."""
-    from sweeps.spec import tracking_uri as resolved
+    from sweeps.connection import TrackingError, address_problem
+    from sweeps.connection import tracking_uri as resolved
 
+    uri = resolved(tracking_uri)
+    if problem := address_problem(uri):
+        raise TrackingError("tracking", [problem])
+    if uri.startswith(("http://", "https://")):
+        click.echo(f"a server with a page of its own: {masked(uri)}")
+        return
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     # Not as an argument, which every user of the machine can read: an address may hold a password.
-    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": resolved(tracking_uri)}
+    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": uri}
     raise SystemExit(subprocess.call(command, env=environment))

@@ -16,7 +16,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from trainables.devices import release
-from trainables.errors import PalimpsestError
+from trainables.errors import PalimpsestError, in_a_line
 from trainables.tune import held_file
 
 HEAD = "node:__internal_head__"  # a resource of the head alone
@@ -38,9 +38,10 @@ def connect() -> Any:
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except (OSError, RayError, RuntimeError, ValueError) as error:
-        said = " ".join(str(error).split())[:300]
         hint = "; is it up, and RAY_AUTH_TOKEN or ~/.ray/auth_token its token?" if address else ""
-        raise PalimpsestError("cluster", [f"{address or 'a local one'} must answer, but: {said}{hint}"]) from error
+        raise PalimpsestError(
+            "cluster", [f"{address or 'a local one'} must answer, but: {in_a_line(error)}{hint}"]
+        ) from error
     return ray
 
 

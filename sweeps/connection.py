@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from trainables.errors import PalimpsestError, masked
+from trainables.errors import PalimpsestError, one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,11 +80,6 @@ def answered(uri: str, call: Callable[[], _T]) -> _T:
         raise
     except Exception as error:
         raise TrackingError("tracking", [f"MLflow at {uri} must answer, but: {one_line(error)}"]) from error
-
-
-def one_line(error: BaseException) -> str:
-    """The kind and the beginning of an error's message, passwords in addresses masked."""
-    return f"{type(error).__name__}: {masked(' '.join(str(error).split()))[:300]}"
 
 
 class KnownRun:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 from sweeps import work
-from sweeps.connection import tracking_uri
 from sweeps.progress import Display
 from sweeps.promotion import promote_sweep
 from sweeps.runner import run_sweep
@@ -20,8 +18,7 @@ def run_demo() -> None:
     with Display() as display:
         run_sweep(spec, resume=True, display=display)
         promote_sweep(spec, None, display)
-        elsewhere = "" if spec.tracking_uri == tracking_uri() else f" --tracking-uri {shlex.quote(spec.tracking_uri)}"
-        display.say(f"every trial and step, in MLflow: uv run sweeps ui{elsewhere}")
+        display.say("every trial and step, in MLflow: uv run sweeps ui")
 
 
 def debug_trial(spec: SweepSpec) -> None:

@@ -42,7 +42,9 @@ def _ended(trial: FrozenTrial, completed: Sequence[FrozenTrial]) -> FrozenTrial 
         return None
     at = max(trial.intermediate_values)
     gains = [
-        one.value - one.intermediate_values[at] for one in completed if one.value and at in one.intermediate_values
+        one.value - one.intermediate_values[at]
+        for one in completed
+        if one.value is not None and at in one.intermediate_values
     ]
     if not gains:
         return None

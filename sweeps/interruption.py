@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from trainables.errors import PalimpsestError
 
@@ -28,7 +29,7 @@ def interruptible(subject: str, remedy: str) -> Iterator[None]:
     """
     before = signal.getsignal(signal.SIGTERM)
     if main := threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, _like_ctrl_c)
     try:
         yield
     except KeyboardInterrupt:
@@ -36,3 +37,10 @@ def interruptible(subject: str, remedy: str) -> Iterator[None]:
     finally:
         if main:
             signal.signal(signal.SIGTERM, before)
+
+
+def _like_ctrl_c(number: int, frame: FrameType | None) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):  # a shell that starts a command with `&` has it ignore Ctrl-C
+        raise KeyboardInterrupt
+    handler(signal.SIGINT, frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import product
@@ -16,6 +17,7 @@ from sweeps.references import Tasks
 from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker
 from trainables.config import Runtime
+from trainables.objectives import COSTS
 from trainables.scenarios import Scenario
 from trainables.store import Store
 from trainables.tune import chain_task
@@ -24,7 +26,7 @@ from trainables.tune import chain_task
 def run_race(
     ray: Any, spec: SweepSpec, recorder: Recorder, runtime: Runtime, tracker: Tracker, display: Display
 ) -> Result | None:
-    """Run the leaders of a search under the sweep's seeds, on its whole chains; None where no trial finished.
+    """Run the leaders of a search under the sweep's seeds, on its whole chains; None where none came to its end.
 
     What the store holds is not trained again: the search's own seed, and everything of an interrupted race.
     """
@@ -46,14 +48,19 @@ def run_race(
         recorder.spent_s += tasks.spent_s
         chains = [[results[name] for name in names[number] if name in results] for number in numbers]
         whole = [own if len(own) == len(spec.whole_scenarios) else None for own in chains]
-        return [spec.aim.values(joined(spec.whole_scenarios, own))[0] if own else None for own in whole]
+        values = [spec.aim.values(joined(spec.whole_scenarios, own))[0] if own else None for own in whole]
+        return [value if value is not None and math.isfinite(value) else None for value in values]
 
     result = race(list(leaders), range(spec.seed, spec.seed + spec.seeds), maximise, run)
+    if not result.values:
+        display.say("no leader came to its end under another seed")
+        return None
+    words = result.words(1.0 if spec.objective.metric in COSTS else 100.0)
     for number, values in result.values.items():
         told = {"race/mean": fmean(values), "race/spread": (max(values) - min(values)) / 2, "race/seeds": len(values)}
         tracker.log_trial(leaders[number].trial_id, told, {}, now_ms())
-    tracker.log_text(json.dumps({**asdict(result), "words": result.words()}, indent=1), "race.json")
-    display.say(f"{spec.objective.name}: {result.words()}")
+    tracker.log_text(json.dumps({**asdict(result), "words": words}, indent=1), "race.json")
+    display.say(f"{spec.objective.name}: {words}")
     return result
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from sweeps.cluster import Nodes, nodes_of, outcome
 from sweeps.progress import Display
 from sweeps.spec import SweepSpec
+from sweeps.spec_teacher import is_file_path
 from trainables.environment import package_versions, require_ops
 from trainables.errors import PalimpsestError, SpecError
 from trainables.files import written_whole
@@ -109,8 +110,12 @@ def check_node(marker: Path, token: str, files: Mapping[str, Path], versions: Ma
     Raises:
         PalimpsestError: everything that must be mended here.
     """
-    require_ops()
-    problems, own = [], versions_here()
+    problems: list[str] = []
+    own = versions_here()
+    try:
+        require_ops()
+    except PalimpsestError as error:
+        problems += error.problems
     if not (marker.is_file() and marker.read_text(encoding="utf-8") == token):
         problems.append(
             f"must share the sweep's storage with {driver}, but does not see {marker.parent} as it is there; "
@@ -136,12 +141,12 @@ def versions_here() -> dict[str, str]:
 
 def _files(spec: SweepSpec) -> dict[str, Path]:
     """What trials read, and a person named."""
-    weights = {"training.pretrained": spec.pretrained}
-    for one in spec.teachers:
-        weights |= {"teacher.checkpoint": one.checkpoint, "teacher.pretrained": one.pretrained}
+    named = {"training.pretrained": spec.pretrained}
+    for number, one in enumerate(spec.teachers):
+        named |= {f"teacher.{number}.checkpoint": one.checkpoint, f"teacher.{number}.pretrained": one.pretrained}
     if spec.data.kind != "digits":  # which are drawn into the storage
-        weights["data.root"] = spec.data.root
-    return {key: Path(path) for key, path in weights.items() if path and "://" not in path}
+        named["data.root"] = spec.data.root
+    return {key: Path(path) for key, path in named.items() if path and is_file_path(path)}
 
 
 def _on(node_id: str) -> Any:

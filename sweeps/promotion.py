@@ -9,6 +9,7 @@ from typing import Any
 
 from sweeps import work
 from sweeps.cluster import connect
+from sweeps.driver import only_driver
 from sweeps.interruption import interruptible
 from sweeps.leaders import joined
 from sweeps.preflight import Preflight
@@ -43,11 +44,11 @@ def promote_sweep(spec: SweepSpec, which: str | None, display: Display) -> list[
         which: number or id of the trial to promote; None for the best by the spec's objective.
 
     Raises:
-        SpecError: no finished trial to promote.
+        SpecError: no finished trial to promote, or another process runs the sweep.
         InterruptionError: Ctrl-C or SIGTERM.
     """
     connect()
-    with interruptible(spec.name, f"`sweeps promote {spec.name}`"):
+    with interruptible(spec.name, f"`sweeps promote {spec.name}`"), only_driver(spec.name, spec.folder):
         return _promote(spec, which, display)
 
 
@@ -91,7 +92,11 @@ def _best_of_methods(spec: SweepSpec, found: Sequence[Trial]) -> list[Trial]:
     if not spec.each_method:
         return []
     of_methods = [[trial for trial in found if trial.method == method] for method in spec.methods]
-    return [best_trial(spec, own) for own in of_methods if any(trial.values(spec.aim) for trial in own)]
+    return [
+        best_trial(spec, own)
+        for own in of_methods
+        if any(trial.holds(spec.aim) and trial.values(spec.aim) for trial in own)
+    ]
 
 
 def _train(

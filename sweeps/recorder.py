@@ -22,6 +22,7 @@ from sweeps.show import AP_COLUMNS
 from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker, Verdict
 from trainables.config import Segment, TrialConfig, under_schedule
+from trainables.errors import masked
 from trainables.journal import read, read_one
 from trainables.objectives import trained
 from trainables.tune import (
@@ -175,12 +176,14 @@ class Recorder(Callback):
 
     def _meet(self, trials: list[Trial]) -> None:
         """Number trials that are new to this driver, and count those that ended under an earlier one."""
-        for trial in trials:
-            self.numbers[trial.trial_id] = len(self.numbers)
-            if trial.is_finished():
-                verdict = verdict_of(trial, self.spec.max_progress)
-                self._count(trial, verdict)
-                self._spend(trial, verdict)
+        self.numbers |= {trial.trial_id: number for number, trial in enumerate(trials, len(self.numbers))}
+        earlier = [trial for trial in trials if trial.is_finished()]
+        for trial in sorted(earlier, key=lambda trial: (trial.last_result or {}).get("timestamp", 0)):
+            verdict = verdict_of(trial, self.spec.max_progress)
+            self._count(trial, verdict)
+            self._spend(trial, verdict)
+        if earlier:
+            self.spending.restart()
 
     def _judged(self, result: Mapping[str, Any]) -> dict[str, float]:
         """Objectives and constraints as metrics, for those who read the records."""
@@ -250,7 +253,7 @@ def _reason(trial: Trial, verdict: Verdict) -> str:
     if verdict != "failed":
         return ""
     if error := trial.get_error():
-        return str(getattr(error, "cause", error)).strip().splitlines()[-1]
+        return masked(str(error).strip().splitlines()[-1])  # of a traceback
     return str((trial.last_result or {}).get(FAILURE, "every objective and constraint must be finite, but one is not"))
 
 

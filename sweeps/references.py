@@ -13,6 +13,7 @@ from sweeps.progress import Display, duration
 from sweeps.spec import SweepSpec
 from trainables.catalog import METHODS
 from trainables.config import Runtime, TrialConfig
+from trainables.errors import in_a_line
 from trainables.records import chain_metrics, known_score
 from trainables.store import PROGRESS_FILE, Store
 from trainables.table_plans import image_plan, latent_plan, response_plan, shares_backbone, target_plan
@@ -65,7 +66,7 @@ class Tasks:
                 except Exception as error:
                     if name not in self._optional:
                         raise
-                    self._display.say(f"{self._what} {name}: failed, {error}")
+                    self._display.say(f"{self._what} {name}: failed, {in_a_line(error)}")
             self._display.now(f"{self._what}s: {len(results)} of {len(self._names)} done{_under_way(steps_under_way)}")
         return results
 

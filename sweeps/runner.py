@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from ray import tune
 from ray.tune.execution import class_cache
 
 from sweeps import work
 from sweeps.cluster import Releasing, connect
-from sweeps.connection import one_line
 from sweeps.costs import add_references, hours, hours_line
+from sweeps.driver import only_driver
 from sweeps.interruption import InterruptionError, interruptible
 from sweeps.leaders import run_race
 from sweeps.population import Listener, first_points
@@ -37,7 +35,7 @@ from sweeps.tracking import Tracker, Verdict
 from sweeps.warm_start import Known, known_trials
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import Splits
-from trainables.errors import CheckpointError, PalimpsestError, SpecError
+from trainables.errors import CheckpointError, PalimpsestError, SpecError, one_line
 from trainables.files import write_json
 from trainables.metrics import summarize
 from trainables.recipes import lr_line
@@ -46,7 +44,6 @@ from trainables.scenarios import Scenario
 from trainables.store import Store
 from trainables.tune import tune_trial
 
-DRIVER_WAIT_S = 10.0  # for one that is ending
 # Tune would hand these to trials, and Ray write them into its logs; nodes have their own, as references need them.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 
@@ -58,29 +55,16 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
         SpecError: the sweep exists and is not to be resumed, or was started from another file, or runs already, or asks
             for resources that no node has.
         DataError: the data cannot serve it.
-        PalimpsestError: mmcv's operations do not work where trials run.
+        CheckpointError: what an earlier driver left cannot be gone on from.
+        PalimpsestError: nodes cannot run trials, the search cannot go on, or every trial failed.
         TrackingError: MLflow does not answer.
         InterruptionError: Ctrl-C or SIGTERM; what there is is saved. A second one does not wait for that.
     """
     _claim(spec, resume)
-    with _only_driver(spec):
+    with only_driver(spec.name, spec.folder):
         ray = connect()
         with interruptible(spec.name, "`sweeps run FILE --resume`"):
             _run(spec, ray, display)
-
-
-@contextmanager
-def _only_driver(spec: SweepSpec) -> Iterator[None]:
-    """Two drivers would tear each other's study and records."""
-    spec.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(spec.folder / "driver.lock")
-    try:
-        held = lock.acquire(timeout=DRIVER_WAIT_S)
-    except Timeout as error:
-        problem = f"is being run by another process, which holds {lock.lock_file}"
-        raise SpecError(spec.name, [problem]) from error
-    with held:
-        yield
 
 
 def _run(spec: SweepSpec, ray: Any, display: Display) -> None:
@@ -90,7 +74,8 @@ def _run(spec: SweepSpec, ray: Any, display: Display) -> None:
     splits = work.prepared(spec)
     bases = work.base_configs(spec, splits)
     config = bases[spec.method]
-    rate = lr_line(config.recipe, float(config.optim["lr_scale"]), config.batch_size, config.devices)
+    scale, rule = float(config.optim["lr_scale"]), str(config.params.get("lr_rule", "linear"))
+    rate = lr_line(config.recipe, scale, config.batch_size, config.devices, rule)
     display.say(f"trial 0: {rate}")
     references = _references(ray, spec, bases, splits, preflight, display)  # they train while MLflow opens
     with Tracker(spec.tracking_uri, spec.name, spec.folder, spec.study_url) as tracker:
@@ -247,9 +232,8 @@ def _search(
     except CheckpointError:
         raise
     except (OSError, tune.TuneError) as error:
-        said = str(error).strip().splitlines()[-1]
         remedy = "when that is mended, go on with `sweeps run FILE --resume`"
-        raise PalimpsestError(spec.name, [f"the search cannot go on: {said}; {remedy}"]) from error
+        raise PalimpsestError(spec.name, [f"the search cannot go on ({one_line(error)}); {remedy}"]) from error
 
 
 def _listeners(spec: SweepSpec, recorder: Recorder) -> list[tune.Callback]:

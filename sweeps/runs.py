@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, zip_longest
 from typing import Any, Literal, TypeVar
 
-from sweeps.connection import KnownRun, TrackingError, answered, connect, database_file, known_runs, one_line
+from sweeps.connection import KnownRun, TrackingError, answered, connect, database_file, known_runs
 from trainables.environment import package_versions
+from trainables.errors import one_line
 
 Scalar = str | int | float | bool | None
 Verdict = Literal["finished", "stopped", "failed"]

@@ -17,7 +17,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 from sweeps.population import population
 from sweeps.spec import SweepSpec
 from trainables.objectives import Objective
-from trainables.tune import EXCESSES, OBJECTIVE, PARTS, PROGRESS
+from trainables.tune import EXCESSES, FAILURE, OBJECTIVE, PARTS, PROGRESS
 
 MIN_SAMPLES = 3  # trials that a median is taken of
 
@@ -54,9 +54,8 @@ def _named(spec: SweepSpec) -> TrialScheduler:
 def rungs(spec: SweepSpec) -> tuple[int, ...]:
     """Values of the clock, before the end, at which trials are compared.
 
-    By default the first is the end of the first increment. The next are each `reduction_factor` times the one before;
-    of `median`, every epoch is one, of `pbt`, every
-    `interval`.
+    By default the first is the end of the first increment, so that a scenario of two steps has none. The next are each
+    `reduction_factor` times the one before; of `median`, every epoch is one, of `pbt`, every `interval`.
     """
     value, end = spec.scheduler.grace or spec.epochs, spec.max_progress
     if spec.scheduler.name == "none":
@@ -113,6 +112,8 @@ class PooledStopping(TrialScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """The scheduler's decision, or to stop."""
         decision: str = self._inner.on_trial_result(tune_controller, trial, result)
+        if FAILURE in result:
+            return decision
         if result[PROGRESS] >= self._ends[-1]:
             self._finished(result)
         elif decision == TrialScheduler.CONTINUE and self._hopeless(result):

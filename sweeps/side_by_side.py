@@ -49,7 +49,7 @@ def run_sweeps(specs: Sequence[SweepSpec], resume: bool, display: Display) -> No
     uri = specs[0].tracking_uri
     answered(uri, lambda: connect_tracking(uri).search_experiments())  # one creates a database, not all at once
     environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "COLUMNS": "140"}
-    processes = {}
+    processes, relays = {}, []
     for number, spec in enumerate(specs):
         # Tune keeps the actors that it has: without a share, the first sweep would run to its end before the next.
         share, rest = divmod(at_once(spec, ray), len(specs))
@@ -67,9 +67,14 @@ def run_sweeps(specs: Sequence[SweepSpec], resume: bool, display: Display) -> No
             start_new_session=True,
         )
         processes[spec.name] = process
-        threading.Thread(target=_relay, args=(spec.name, process, display), daemon=True).start()
+        relays.append(threading.Thread(target=_relay, args=(spec.name, process, display), daemon=True))
+        relays[-1].start()
     with interruptible(", ".join(processes), "`sweeps run FILE --resume`"):
-        statuses = _waited(processes)
+        try:
+            statuses = _waited(processes)
+        finally:
+            for relay in relays:
+                relay.join()
     if failed := [name for name, status in statuses.items() if status]:
         raise PalimpsestError(", ".join(failed), ["did not come to an end; see above"])
 

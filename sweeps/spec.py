@@ -41,7 +41,7 @@ from trainables.files import digest, read_at_most
 from trainables.objectives import Aim, Objective
 from trainables.scenarios import Scenario
 
-__all__ = ["CONFIGS", "SweepSpec", "load_spec", "parse_spec", "preset_values", "stored_spec", "tracking_uri"]
+__all__ = ["CONFIGS", "SweepSpec", "load_spec", "parse_spec", "preset_values", "stored_spec"]
 
 CONFIGS = Path(__file__).parent / "configs"
 MAX_BYTES = 1 << 20  # of a sweep file
@@ -283,7 +283,7 @@ def stored_spec(name: str, storage: Path | None = None) -> SweepSpec:
         SpecError: no such sweep in the storage.
         CheckpointError: its record is broken.
     """
-    root = storage or Path(os.environ.get("PALIMPSEST_STORAGE") or "runs")
+    root = storage_folder(storage)
     known = {found.parent.name: found for found in sorted(root.glob("sweeps/*/spec.json"))}
     if name not in known:
         raise SpecError(name, [f"there is no such sweep in {root}; available: {', '.join(known) or 'none'}"])
@@ -292,9 +292,18 @@ def stored_spec(name: str, storage: Path | None = None) -> SweepSpec:
         text, started_in = record["text"], record["started_in"]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(str(known[name]), [f"cannot be read: {error!r}"]) from error
-    with contextlib.chdir(started_in):  # what the file names relative to it
-        spec = parse_spec(text, name)
+    try:
+        with contextlib.chdir(started_in):  # what the file names relative to it
+            spec = parse_spec(text, name)
+    except OSError as error:
+        problem = f"must be read in {started_in}, where the sweep was started, but: {error.strerror}"
+        raise CheckpointError(str(known[name]), [problem]) from error
     return replace(spec, storage=root, store=root / "store" if spec.store == spec.storage / "store" else spec.store)
+
+
+def storage_folder(given: str | Path | None) -> Path:
+    """A sweep's storage: as given, else by `PALIMPSEST_STORAGE`, else `runs` in the working folder."""
+    return Path(absolute(given or os.environ.get("PALIMPSEST_STORAGE") or "runs"))
 
 
 def _store(given: str | None, storage: Path) -> Path | str:
@@ -305,7 +314,7 @@ def _store(given: str | None, storage: Path) -> Path | str:
 
 def _resolved(file: SweepFile, text: str) -> SweepSpec:
     recipe = DETECTORS[file.detector].recipe
-    storage = file.storage or os.environ.get("PALIMPSEST_STORAGE") or "runs"
+    storage = storage_folder(file.storage)
     base_epochs = file.training.base_epochs or recipe.base_epochs
     given = file.scenarios or [file.scenario]
     scenarios = tuple(sorted(map(scenario_of, given), key=lambda scenario: len(scenario.steps)))
@@ -346,9 +355,9 @@ def _resolved(file: SweepFile, text: str) -> SweepSpec:
         resources=file.resources,
         tables=file.tables,
         promotion=file.promotion,
-        storage=Path(absolute(storage)),
-        study=file.study,
-        store=_store(file.store, Path(absolute(storage))),
+        storage=storage,
+        study=tracking_uri(file.study) if file.study else None,  # a database's path is made absolute
+        store=_store(file.store, storage),
         tracking_uri=tracking_uri(file.tracking_uri),
         text=text,
     )

@@ -346,9 +346,12 @@ class SweepFile(_Section):
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "scenario": Groups,
+    "scenarios": Groups,
+    "report_on": Groups,
     "data": Data,
     "training": Training,
     "test_cfg": TestCfg,
+    "test_cfg.nms": Nms,
     "teacher": Teacher,
     "objective": Aimed,
     "scheduler": Scheduler,
@@ -376,7 +379,7 @@ def _line(fault: Any) -> str:
     parts = [str(part) for part in fault["loc"] if part not in (NAME, WRITTEN_OUT)]
     where, given = ".".join(parts), fault["input"]
     if fault["type"] == "extra_forbidden":
-        section = SECTIONS[parts[0]] if len(parts) > 1 else SweepFile
+        section = SECTIONS.get(".".join(part for part in parts[:-1] if not part.isdigit()), SweepFile)
         return f"{where}: unknown key; {choices(parts[-1], section.model_fields)}"
     if fault["type"] == "missing":
         return f"{where}: is missing"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from sweeps.spec_file import JOINT, Teacher, choices
@@ -15,7 +16,7 @@ ALONE = "finetune"
 SAME = ("reg_max", "in_channels", "feat_channels")
 
 
-def absolute(path: str) -> str:
+def absolute(path: str | Path) -> str:
     """`path` from the working folder on: trials run in other folders."""
     return os.path.abspath(os.path.expanduser(path))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.progress import duration
+from sweeps.spec import storage_folder
 from trainables.errors import SpecError
 from trainables.scenarios import CLASS_NAMES
 from trainables.store import DAY_S, Store
@@ -28,7 +28,7 @@ def store_root(storage: Path | None, store: str | None) -> Path | str:
     """The root of the store that the options name: the store itself, or the one in a sweep's storage."""
     if store is not None:
         return store
-    return (storage or Path(os.environ.get("PALIMPSEST_STORAGE") or "runs")) / "store"
+    return storage_folder(storage) / "store"
 
 
 def show_store(root: Path | str, kind: str | None = None) -> None:
@@ -109,7 +109,7 @@ def description(entry: Entry) -> str:
 def _step(identity: Mapping[str, Any]) -> str:
     classes = identity["classes"]
     where = f"step {len(classes)} of {_scenario(classes)}, {identity['detector']}"
-    if len(classes) == 1:
+    if "method" not in identity:
         epochs, seed = identity["base"]
         return f"{where}, {epochs} epochs, seed {seed}"
     return f"{where}, {identity['method']}, {identity['epochs']} epochs, seed {identity['seed']}"

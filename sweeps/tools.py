@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sweeps.spec import load_specs
 from trainables.export import export_student, load_exported
-from trainables.timing import threads, timed, untrained
+from trainables.timing import gpu_there, threads, timed, untrained
 
 
 def export_checkpoint(checkpoint: Path, folder: Path, detector: str | None, classes: Sequence[str]) -> None:
@@ -26,6 +26,10 @@ def show_speed(
     subject: Path, batch_sizes: tuple[int, ...], batches: int, device: str, mixed: bool, shape: tuple[int, int]
 ) -> None:
     """A table of latency and throughput of an exported checkpoint, or of a sweep file's detector."""
+    if device == "cuda" and not gpu_there():
+        raise click.UsageError("--device cuda: torch sees no GPU")
+    if mixed and device == "cpu":
+        raise click.UsageError("--mixed: acts only with --device cuda")
     if subject.suffix in (".yaml", ".yml"):
         spec = load_specs(subject)[0]
         name, detector = spec.detector, untrained(spec.detector, len(spec.scenario.class_names))

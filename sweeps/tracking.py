@@ -18,9 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec
 
-from sweeps.connection import TrackingError, answered, one_line
+from sweeps.connection import TrackingError, answered
+from sweeps.driver import only_driver
 from sweeps.runs import Runs, Scalar, Verdict
 from sweeps.writer import Standing, waiting
+from trainables.errors import one_line
 from trainables.journal import Journal
 
 __all__ = ["Scalar", "Tracker", "Verdict"]
@@ -133,11 +135,11 @@ class Tracker:
         try:
             try:
                 return Standing(**_answer(self._writer, trial_id))
-            except (OSError, EOFError):
+            except (OSError, EOFError, ValueError):
                 self.close()
                 self._writer = self._start()
                 return Standing(**_answer(self._writer, trial_id))
-        except (TrackingError, OSError, EOFError) as error:
+        except (TrackingError, OSError, EOFError, ValueError) as error:
             return Standing(waiting(self._journal.path), failure=one_line(error))
 
     def _start(self) -> subprocess.Popen[str]:
@@ -162,10 +164,11 @@ def sync_records(uri: str, sweep: str, folder: Path, study: str | None) -> str:
     """Write what waits in a sweep's journal; how much it was, in words. Arguments as for `Tracker`.
 
     Raises:
-        TrackingError: MLflow does not answer or did not take all; or another driver has the journal.
+        TrackingError: MLflow does not answer or did not take all.
+        SpecError: another process runs or promotes the sweep.
     """
     before = waiting(folder / "records.jsonl")
-    with Tracker(uri, sweep, folder, study) as tracker:
+    with only_driver(sweep, folder), Tracker(uri, sweep, folder, study) as tracker:
         standing = tracker.standing()
     if standing.waiting:
         problem = f"MLflow at {uri} must take {standing.waiting} records that wait, but: {standing.failure}"

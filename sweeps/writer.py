@@ -22,8 +22,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from sweeps.connection import TrackingError, one_line
+from sweeps.connection import TrackingError
 from sweeps.runs import Runs
+from trainables.errors import one_line
 from trainables.files import write_json
 from trainables.journal import lines
 

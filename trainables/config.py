@@ -98,20 +98,21 @@ class TrialConfig:
 
     def step_identity(self, step: int) -> dict[str, Any]:
         """What the weights at the end of `step` depend on, and nothing else."""
-        if self.checkpoint:
-            weights = _weights_identity(self.checkpoint)
-            return {"checkpoint": weights, "detector": self.detector, "classes": self.scenario.steps}
-        shared = {
+        spoken = {  # what its words depend on beside its weights
             "version": TRAINING_VERSION,
             "classes": self.scenario.steps[: step + 1],
-            "data": self.data,
             "detector": self.detector,
             "recipe": asdict(self.recipe),
             "batch_size": self.batch_size,
+            "device": self.device if self.device == "cuda" else [self.device, self.threads],
+        }
+        if self.checkpoint:
+            return spoken | {"checkpoint": _weights_identity(self.checkpoint)}
+        shared = spoken | {
+            "data": self.data,
             "base": [self.base_epochs, self.base_seed],
             "pretrained": _weights_identity(self.pretrained),
             "ema_momentum": self.ema_momentum,
-            "device": self.device if self.device == "cuda" else [self.device, self.threads],
         }
         if self.freeze_base:
             shared["freeze_base"] = True

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from torch import Tensor, nn
 
 from trainables.detectors.families import family_of
+from trainables.detectors.voting_nms import TYPE as VOTING
+from trainables.detectors.voting_nms import voting_nms
 from trainables.files import written_whole
 
 OPSET = 18
@@ -75,7 +78,8 @@ def write_int8(source: Path, images: Iterable[Array], path: Path, without: Seque
         without: convolutions that stay as they are, by name.
     """
     meta = {entry.key: entry.value for entry in onnx.load(source).metadata_props}
-    with written_whole(path) as aside, _quietly():
+    with TemporaryDirectory() as folder, _quietly():
+        aside = Path(folder, "quantised.onnx")
         quantize_static(
             source, aside, _Calibration(images), quant_format=QuantFormat.QDQ, op_types_to_quantize=[QUANTISED],
             per_channel=True, weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8,
@@ -150,6 +154,13 @@ def detections(scores: Array, boxes: Array, shape: tuple[int, int], test_cfg: An
     inside = HorizontalBoxes(torch.from_numpy(boxes[0]))
     inside.clip_(shape)
     padded = torch.from_numpy(np.pad(scores[0], ((0, 0), (0, 1))))  # mmdet's last column is the background
+    if test_cfg.nms.type == VOTING:
+        rows, labels = (torch.from_numpy(scores[0]) > test_cfg.score_thr).nonzero().unbind(1)
+        constants = {name: value for name, value in test_cfg.nms.items() if name != "type"}
+        candidates = torch.from_numpy(scores[0])[rows, labels]
+        voted, kept = voting_nms(inside.tensor[rows], candidates, labels, **constants)
+        best = kept[: test_cfg.max_per_img]
+        return InstanceData(bboxes=voted[: len(best)], scores=candidates[best], labels=labels[best])
     found, labels = multiclass_nms(inside.tensor, padded, test_cfg.score_thr, test_cfg.nms, test_cfg.max_per_img)
     return InstanceData(bboxes=found[:, :4], scores=found[:, 4], labels=labels)
 

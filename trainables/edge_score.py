@@ -13,11 +13,11 @@ import torch
 from mmdet.models import BaseDetector
 from mmdet.structures import DetDataSample
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from trainables.datasets import steps
 from trainables.datasets.detection import DetectionDataset
-from trainables.datasets.image_table import stacked
+from trainables.datasets.image_table import in_order, stacked
 from trainables.datasets.splits import Split
 from trainables.edge import Array, Footprint, OnnxDetector, detections, footprint, write_int8, write_onnx
 from trainables.errors import DataError
@@ -112,7 +112,7 @@ class EdgeExport:
     def _images(self, dataset: Dataset[Any]) -> Iterator[tuple[Array, DetDataSample]]:
         """Each image, preprocessed and padded (1, 3, height, width), and its sample."""
         height, width = self.size
-        for batch in DataLoader(dataset, 1, collate_fn=stacked):
+        for batch in in_order(dataset, 1, 0, stacked):
             data = self._detector.data_preprocessor(batch, False)
             image = data["inputs"]
             padded = F.pad(image, (0, width - image.shape[3], 0, height - image.shape[2]))

@@ -110,6 +110,8 @@ def fit(
         finally:
             for singleton in (MMLogger, MessageHub, Visualizer):
                 singleton._instance_dict.pop(name, None)
+    if not all(parameter.isfinite().all() for parameter in model.student.parameters()):
+        raise TrainingError(f"iteration {runner.iter}", ["every weight must be finite, but one is not"])
     now = runner.iter - resuming.first_iter
     return {
         "iters": float(runner.iter),
@@ -120,7 +122,12 @@ def fit(
 
 
 class _QuietRunner(Runner):
-    """A Runner that does not spend its start on describing the machine to a log that nobody reads."""
+    """A Runner that leaves the model where it is: mmengine would choose a device, and undo SyncBatchNorm. Nor does it
+    spend its start on describing the machine to a log that nobody reads.
+    """
+
+    def wrap_model(self, model_wrapper_cfg: Any, model: Any) -> Any:
+        return model
 
     def _log_env(self, env_cfg: dict[str, Any]) -> None:
         pass

@@ -20,6 +20,16 @@ def masked(text: str) -> str:
     return _PASSWORD.sub(r"\1\2***", text)
 
 
+def in_a_line(error: BaseException) -> str:
+    """The beginning of an error's message in one line, passwords in addresses masked."""
+    return masked(" ".join(str(error).split()))[:300]
+
+
+def one_line(error: BaseException) -> str:
+    """The kind of an error before what `in_a_line` says."""
+    return f"{type(error).__name__}: {in_a_line(error)}"
+
+
 class PalimpsestError(Exception):
     """What is wrong with `subject`, all at once; passwords in addresses are masked.
 

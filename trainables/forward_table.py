@@ -29,7 +29,10 @@ def write_forwards(
                 f"{name}-{level}": value for name in features for level, value in enumerate(output.features[name])
             }
             said = output.logits | levels
-            rows = {name: value.numpy(force=True).astype(dtype) for name, value in said.items()}
+            rows = {
+                name: value.float().numpy(force=True).astype(dtype)  # numpy knows no bfloat16
+                for name, value in said.items()
+            }
             table.append(**row_keys(samples), **rows)
             if number == 0:
                 table.append(

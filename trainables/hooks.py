@@ -17,7 +17,7 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import Runner
 
 from trainables.checkpoints import read_checkpoint
-from trainables.errors import CheckpointError
+from trainables.errors import CheckpointError, in_a_line
 from trainables.files import written_whole
 from trainables.ranks import of_each, world
 
@@ -105,7 +105,8 @@ class StateHook(Hook):
         try:
             self._restore(runner, read_checkpoint(self.state))
         except Exception as error:
-            problem = f"cannot be used to go on ({error}); delete it to start the step again"
+            said = "; ".join(error.problems) if isinstance(error, CheckpointError) else in_a_line(error)
+            problem = f"cannot be used to go on ({said}); delete it to start the step again"
             raise CheckpointError(str(self.state), [problem]) from error
 
     def before_train_epoch(self, runner: Runner) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -28,9 +29,15 @@ class Journal:
         return os.fstat(self._file.fileno()).st_size
 
     def append(self, value: Any) -> bytes:
-        """The line that `value` is now in the file, written at once."""
-        line = line_of(value)
-        self._file.write(line)
+        """The line that `value` is now in the file, written at once.
+
+        Raises:
+            OSError: it cannot be written; the file is as before.
+        """
+        line, before = line_of(value), self.num_bytes
+        if self._file.write(line) != len(line):  # a disk that fills up takes a part
+            os.ftruncate(self._file.fileno(), before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         return line
 
     def __getstate__(self) -> Path:

@@ -1,4 +1,4 @@
-"""Detections of a detector on a data set, and its AP by class."""
+"""Detections of a detector on a data set."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from mmdet.models import BaseDetector
 from mmengine.structures import InstanceData
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from trainables.datasets.image_table import stacked
+from trainables.datasets.image_table import in_order, stacked
 
 
 @torch.no_grad()
@@ -24,10 +24,7 @@ def predict(
     Args:
         category_ids: the category id of each label.
     """
-    # A loader draws a seed from the global generator unless it has one of its own.
-    loader = DataLoader(
-        dataset, batch_size, num_workers=workers, collate_fn=stacked, generator=torch.Generator().manual_seed(0)
-    )
+    loader = in_order(dataset, batch_size, workers, stacked)
     training = detector.training
     detector.eval()
     results = [

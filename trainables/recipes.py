@@ -70,14 +70,22 @@ class Recipe:
         return bool(self.train_scales or self.affine or self.photometric)
 
 
-def linear_lr(recipe: Recipe, lr_scale: float, images_per_device: int, devices: int = 1) -> float:
-    """`lr_scale * base_lr * (images per device * devices) / reference batch`: the rule of LD, ERD and mmdet."""
+def scaled_lr(recipe: Recipe, lr_scale: float, images_per_device: int, devices: int = 1, rule: str = "linear") -> float:
+    """`lr_scale * base_lr * (images per device * devices) / reference batch`: the rule of LD, ERD and mmdet.
+
+    Args:
+        rule: `none` leaves the batch out of it, as ERD's code of 2022 does.
+    """
+    if rule == "none":
+        return lr_scale * recipe.base_lr
     return lr_scale * recipe.base_lr * images_per_device * devices / recipe.batch_ref
 
 
-def lr_line(recipe: Recipe, lr_scale: float, images_per_device: int, devices: int = 1) -> str:
+def lr_line(recipe: Recipe, lr_scale: float, images_per_device: int, devices: int = 1, rule: str = "linear") -> str:
     """The rule with its numbers: users of the released codes have often forgotten to apply it."""
-    lr = linear_lr(recipe, lr_scale, images_per_device, devices)
+    lr = scaled_lr(recipe, lr_scale, images_per_device, devices, rule)
+    if rule == "none":
+        return f"learning rate {lr:g} = lr_scale {lr_scale:g} x {recipe.base_lr:g}, whatever the batch (lr_rule: none)"
     batch = f"{images_per_device} images x {devices} device{'s' * (devices > 1)} / {recipe.batch_ref}"
     return f"learning rate {lr:g} = lr_scale {lr_scale:g} x {recipe.base_lr:g} x ({batch})"
 

@@ -19,13 +19,13 @@ import torch
 from mmdet.models import BaseDetector
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
 from trainables.catalog import METHODS
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import steps
 from trainables.datasets.detection import DetectionDataset
-from trainables.datasets.image_table import ImageTable, StepDataset, TableDataset, stacked, write_images
+from trainables.datasets.image_table import ImageTable, StepDataset, TableDataset, in_order, stacked, write_images
 from trainables.datasets.replay import Kept, ReplayDataset, buffer_at
 from trainables.datasets.splits import Split
 from trainables.detectors.families import family_of
@@ -270,6 +270,7 @@ class StepTables:
             "keep_ratio": config.recipe.keep_ratio,
             "flip": bool(config.recipe.flip),
             "pad_divisor": config.recipe.pad_divisor,
+            "device": config.device,
             **own,
         }
         timed = _timed(build, len(step_data(config, self._runtime, step)) * (2 if config.recipe.flip else 1))
@@ -290,11 +291,7 @@ class StepTables:
             yield from self._preprocessed(detector, dataset)
 
     def _preprocessed(self, detector: BaseDetector, dataset: Dataset[Any]) -> Iterator[tuple[Tensor, Samples]]:
-        loader = DataLoader(
-            dataset, self._config.batch_size, num_workers=self._runtime.workers, collate_fn=stacked,
-            generator=torch.Generator().manual_seed(0),
-        )  # fmt: skip
-        for batch in loader:
+        for batch in in_order(dataset, self._config.batch_size, self._runtime.workers, stacked):
             data = detector.data_preprocessor(batch, True)
             yield data["inputs"], data["data_samples"]
 

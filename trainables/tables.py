@@ -37,7 +37,7 @@ class TableWriter:
             assert (dtype, shape[1:]) == (rows.dtype.str, list(rows.shape[1:])), name
             if name not in self._files:
                 self._files[name] = (self.folder / f"{name}.bin").open("wb")
-            np.ascontiguousarray(rows).tofile(self._files[name])
+            self._files[name].write(np.ascontiguousarray(rows).data)  # whose error names a full disk
             shape[0] += len(rows)
 
     def __exit__(
@@ -45,7 +45,8 @@ class TableWriter:
     ) -> None:
         for file in self._files.values():
             file.close()
-        write_json(self.folder / "arrays.json", self._shapes)
+        if kind is None:
+            write_json(self.folder / "arrays.json", self._shapes)
 
 
 def opened(folder: Path) -> dict[str, Array]:

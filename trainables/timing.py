@@ -49,6 +49,11 @@ def untrained(name: str, num_classes: int) -> BaseDetector:
     return build_detector(name, num_classes, DETECTORS[name].recipe).eval()
 
 
+def gpu_there() -> bool:
+    """Whether torch sees a GPU."""
+    return torch.cuda.is_available()
+
+
 def threads() -> int:
     """CPU threads of torch."""
     return torch.get_num_threads()

@@ -30,7 +30,7 @@ from trainables.hooks import AfterEpoch
 from trainables.incremental import IncrementalDetector
 from trainables.latents import LatentBuffer
 from trainables.ranks import dismiss, follow, world
-from trainables.recipes import linear_lr
+from trainables.recipes import scaled_lr
 from trainables.step_tables import StepTables, replay_facts, scored_data, training_data
 from trainables.store import PROGRESS_FILE
 
@@ -239,9 +239,8 @@ def _plan(config: TrialConfig, runtime: Runtime, step: int) -> engine.Plan:
     base = DETECTORS[config.detector].optim()
     own = step >= config.first_step
     optim = type(base)(**config.optim) if own else base
-    lr = linear_lr(config.recipe, optim.lr_scale, config.batch_size, config.devices)
-    if own and config.params.get("lr_rule") == "none":
-        lr = optim.lr_scale * config.recipe.base_lr
+    rule = str(config.params.get("lr_rule", "linear")) if own else "linear"
+    lr = scaled_lr(config.recipe, optim.lr_scale, config.batch_size, config.devices, rule)
     return engine.Plan(
         recipe=config.recipe,
         epochs=config.epochs if own else config.base_epochs,

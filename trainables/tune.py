@@ -13,7 +13,7 @@ from typing import Any
 
 from trainables.config import Runtime, TrialConfig
 from trainables.devices import on_devices, report
-from trainables.errors import TrainingError
+from trainables.errors import TrainingError, in_a_line, one_line
 from trainables.files import written_whole
 from trainables.history import adopt_state, checkpoint_folder, read_history
 from trainables.journal import append, cut_broken_lines, line_of, read
@@ -68,12 +68,11 @@ def tune_trial(
     from trainables.environment import release_memory
 
     config, file = with_parameters(bases, chosen), events_file(folder, tune.get_context().get_trial_id())
-    if copied:
-        config = _gone_on(config, runtime, file)
 
     def run() -> None:
+        own = _gone_on(config, runtime, file) if copied else config
         held = held_file(file.parent.parent, file.parent.name)
-        on_devices(config, runtime, _report_trial, config, runtime, aim, file, copied, scenarios, held=held)
+        on_devices(own, runtime, _report_trial, own, runtime, aim, file, copied, scenarios, held=held)
 
     try:
         patiently(run)
@@ -102,20 +101,22 @@ def _report_trial(
 
 
 def passing(error: BaseException) -> bool:
-    """Whether an error is of a disk or a file system that may come back."""
-    return isinstance(error, OSError) and error.errno in PASSING
+    """Whether an error is of a disk or a file system that may come back, or says that it comes of one."""
+    if isinstance(error, OSError) and error.errno in PASSING:
+        return True
+    return error.__cause__ is not None and passing(error.__cause__)
 
 
 def patiently(run: Callable[[], None], waits_s: Sequence[float] = WAITS_S) -> None:
     """Run; while a disk is full or a file system away, wait and run again.
 
     Raises:
-        OSError: they were still, after all waits.
+        Exception: of them, which were so still after all waits, or any other.
     """
     for wait in waits_s:
         try:
             return run()
-        except OSError as error:
+        except Exception as error:
             if not passing(error):
                 raise
             time.sleep(wait)
@@ -126,10 +127,9 @@ def _in_words(error: Exception, events: Path) -> str:
     """Why a trial failed, in a line; where a person would want more, it names the file with the traceback."""
     if isinstance(error, TrainingError):
         return str(error)
-    said = " ".join(str(error).split())[:300]
-    if isinstance(error, MemoryError) or "out of memory" in said:
-        return f"out of memory: {said}"
-    return f"{type(error).__name__}: {said} (see {events.with_name('error.txt')})"
+    if isinstance(error, MemoryError) or "out of memory" in str(error):
+        return f"out of memory: {in_a_line(error)}"
+    return f"{one_line(error)} (see {events.with_name('error.txt')})"
 
 
 def _gone_on(config: TrialConfig, runtime: Runtime, events: Path) -> TrialConfig:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from sweeps import runner
+from sweeps import driver
 from sweeps.progress import Display
 from sweeps.runner import run_sweep
 from sweeps.schedulers import rungs
@@ -59,9 +59,9 @@ def refused(spec: SweepSpec, resume: bool) -> str:
 
 
 def test_a_sweep_has_one_driver_at_a_time(started: SweepSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "DRIVER_WAIT_S", 0.1)
+    monkeypatch.setattr(driver, "WAIT_S", 0.1)
     with FileLock(started.folder / "driver.lock"):
-        assert "is being run by another process" in refused(started, resume=True)
+        assert "is in use by another process" in refused(started, resume=True)
 
 
 def test_a_sweep_that_exists_is_not_started_again(started: SweepSpec) -> None:

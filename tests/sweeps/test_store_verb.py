@@ -267,11 +267,13 @@ def test_what_a_host_builds_stays_at_the_url(remote: Store, capsys: pytest.Captu
 
 def test_the_root_is_the_store_itself_or_in_the_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PALIMPSEST_STORAGE", raising=False)
-    assert store_root(None, None) == Path("runs/store")
-    assert store_root(Path("mine"), None) == Path("mine/store")
+    assert store_root(None, None) == Path("runs/store").absolute()
+    assert store_root(Path("mine"), None) == Path("mine/store").absolute()
     assert store_root(Path("mine"), "s3://bucket/store") == "s3://bucket/store"
     monkeypatch.setenv("PALIMPSEST_STORAGE", "shared")
-    assert store_root(None, None) == Path("shared/store")
+    assert store_root(None, None) == Path("shared/store").absolute()
+    monkeypatch.setenv("PALIMPSEST_STORAGE", "~/shared")
+    assert store_root(None, None) == Path("~/shared/store").expanduser()
 
 
 @pytest.mark.parametrize("do", [show_store, lambda root: prune_store(root, 7)], ids=["show", "prune"])

@@ -30,6 +30,7 @@ def rank(number: int, folder: Path) -> None:
     batches = RankShare(BatchSampler(WholeSampler(range(9), seed=1), 4, drop_last=True))
     assert len(batches) == 2
     note(folder, str(of_each(list(batches))))
+    dist.destroy_process_group()
 
 
 def test_the_first_leads_and_together_they_see_every_batch(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from mmdet.structures import DetDataSample
 from torch.utils.data import Dataset
 
 from trainables.datasets.replay import Kept, ReplayBatches, ReplayDataset, buffer_at
@@ -74,27 +75,20 @@ def test_class_balanced_evens_out_the_boxes() -> None:
 
 
 class Numbers(Dataset[dict[str, Any]]):
-    """Items that say where they are from."""
+    """Items that say where they are from; each is there once, as in a table."""
 
     def __init__(self, name: str, count: int) -> None:
-        self.name, self.count, self.metainfo = name, count, {}
+        self.samples = [DetDataSample(metainfo={"name": name, "row": row}) for row in range(count)]
+        self.metainfo: dict[str, Any] = {}
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.samples)
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
-        return {"data_samples": Sample(self.name, idx)}
+        return {"data_samples": self.samples[idx]}
 
 
-class Sample:
-    def __init__(self, name: str, row: int) -> None:
-        self.name, self.row, self.step = name, row, -1
-
-    def set_metainfo(self, meta: dict[str, Any]) -> None:
-        self.step = meta["step"]
-
-
-def epoch(own: int, kept: int, batch_size: int, ratio: float, number: int = 0) -> list[list[Sample]]:
+def epoch(own: int, kept: int, batch_size: int, ratio: float, number: int = 0) -> list[list[DetDataSample]]:
     data: Any = ReplayDataset(Numbers("own", own), 2, {0: Numbers("old", kept)})  # type: ignore[arg-type, dict-item]
     batches = ReplayBatches(data, batch_size, ratio, seed=0)
     batches.sampler.set_epoch(number)
@@ -106,6 +100,13 @@ def epoch(own: int, kept: int, batch_size: int, ratio: float, number: int = 0) -
 def test_a_batch_holds_its_share_of_replayed_images_each_with_its_step() -> None:
     for batch in epoch(own=80, kept=1000, batch_size=16, ratio=0.3):
         assert Counter((one.name, one.step) for one in batch) == {("own", 2): 12, ("old", 0): 4}
+
+
+def test_whose_step_it_is_stays_with_the_batch() -> None:
+    own = Numbers("own", 3)
+    first, second = (ReplayDataset(own, step, {})[0]["data_samples"] for step in (1, 2))  # type: ignore[arg-type]
+    assert (first.step, second.step) == (1, 2)
+    assert "step" not in own.samples[0]
 
 
 def test_an_epoch_is_one_pass_over_the_steps_own_images() -> None:

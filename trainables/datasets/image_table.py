@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def write_images(folder: Path, split: Split, recipe: Recipe, workers: int) -> No
     """
     coco = split.coco | {"annotations": [], "categories": []}
     dataset = DetectionDataset(coco, split.images, (), test_pipeline(recipe), test_mode=True)
-    loader: DataLoader[Any] = DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+    loader = in_order(dataset, None, workers, _as_it_is)
     with TableWriter(folder) as table:
         for place, packed in enumerate(loader):
             _require_size(packed["data_samples"], dataset.get_data_info(place))
@@ -126,6 +126,14 @@ def _blank(results: dict[str, Any]) -> dict[str, Any]:
     """In place of reading an image: one of its size."""
     shape = results["height"], results["width"]
     return results | {"img": np.zeros((*shape, 3), np.uint8), "img_shape": shape, "ori_shape": shape}
+
+
+def in_order(
+    dataset: Dataset[Any], batch_size: int | None, workers: int, collate: Callable[..., Any]
+) -> DataLoader[Any]:
+    """A loader of a data set in its order, which leaves the random state alone: torch's own draws a seed from it."""
+    own = torch.Generator().manual_seed(0)
+    return DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate, generator=own)
 
 
 def stacked(items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -134,8 +134,9 @@ class ReplayDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, idx: int) -> dict[str, Any]:
         data, step, row = self._rows[idx]
         item: dict[str, Any] = data[row]
-        item["data_samples"].set_metainfo({"step": step})
-        return item
+        sample = item["data_samples"].new()  # a table's data set has one for all trials
+        sample.set_metainfo({"step": step})
+        return item | {"data_samples": sample}
 
 
 class ReplayBatches:

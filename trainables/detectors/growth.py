@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from mmdet.models import BaseDetector
@@ -18,7 +19,8 @@ from trainables.catalog import DETECTORS, load
 from trainables.checkpoints import read_checkpoint
 from trainables.detectors.nanodet import REG_MAX
 from trainables.detectors.published import renamed
-from trainables.errors import CheckpointError
+from trainables.errors import CheckpointError, in_a_line
+from trainables.files import written_whole
 from trainables.recipes import Recipe
 
 StateDict = dict[str, Tensor]
@@ -60,10 +62,14 @@ def _load_backbone(detector: BaseDetector, origin: str) -> None:
 
 
 def _downloaded(url: str) -> Any:
-    try:
-        return torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(url, [f"must be a file of tensors, but cannot be read: {error}"]) from error
+    path = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(urlsplit(url).path).name)
+    if not path.exists():
+        try:
+            with written_whole(path) as aside:
+                torch.hub.download_url_to_file(url, str(aside), progress=False)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(url, [f"must be there, but: {in_a_line(error)}"]) from error
+    return read_checkpoint(path)
 
 
 def named_tensors(saved: Any, origin: str) -> StateDict:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from mmdet.structures import DetDataSample
 from torch import Tensor
 
 from search_spaces.ld import LDParams
@@ -61,7 +60,7 @@ class LD:
 
     def __init__(self, params: LDParams) -> None:
         self.params = params
-        self._values: dict[tuple[int, bool, tuple[int, ...]], Tensor] = {}  # an image's boxes never change
+        self._valued: dict[tuple[bytes, tuple[int, ...]], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, student: Forward, teacher: Forward, old: Tensor, batch: Batch) -> dict[str, Tensor]:
         params, targets = self.params, batch.targets
@@ -86,37 +85,32 @@ class LD:
 
     def valuable(self, grid: Forward, samples: Samples) -> Tensor:
         """(B, N) how valuable each location is; see `regions.valuable`."""
-        return torch.stack([self._valuable(grid, sample, boxes) for sample, boxes in _with_boxes(grid, samples)])
+        return torch.stack([self._valuable(grid, boxes) for boxes in _boxes(grid, samples)])
 
-    def _valuable(self, grid: Forward, sample: DetDataSample, boxes: Tensor) -> Tensor:
-        params, key = self.params, _key(grid, sample)
-        if key is None or key not in self._values:
+    def _valuable(self, grid: Forward, boxes: Tensor) -> Tensor:
+        """Kept by boxes, as an epoch has the same ones again, and off the device: most locations have no value."""
+        params, key = self.params, (boxes.numpy(force=True).tobytes(), grid.level_sizes)
+        if key not in self._valued:
             found = valuable(grid.anchors, grid.level_sizes, boxes, params.gamma, params.vlr_metric)
-            if key is None:
-                return found
-            self._values[key] = found
-        return self._values[key]
+            where = found.nonzero().squeeze(1)
+            self._valued[key] = where.cpu(), found[where].cpu()
+        where, values = (kept.to(boxes.device) for kept in self._valued[key])
+        return values.new_zeros(len(grid.centers)).index_copy(0, where, values)
 
     def _imitated(self, student: Forward, teacher: Forward, old: Tensor, batch: Batch, main: Tensor) -> Tensor:
         if self.params.imitation == "gibox":
             region = general_instances(student, teacher, old, self.params.gi_scope)
         else:
             rule = finegrained if self.params.imitation == "finegrained" else inside_boxes
-            region = torch.stack([rule(student.anchors, boxes) for _, boxes in _with_boxes(student, batch.samples)])
+            region = torch.stack([rule(student.anchors, boxes) for boxes in _boxes(student, batch.samples)])
         found = imitation_terms(student, teacher, region, main)
         if self.params.imitation == "decouple":
             found = found + BACKGROUND_WEIGHT * imitation_terms(student, teacher, ~region, main)
         return found
 
 
-def _with_boxes(grid: Forward, samples: Samples) -> Iterator[tuple[DetDataSample, Tensor]]:
-    """Each sample and its boxes (K, 4)."""
+def _boxes(grid: Forward, samples: Samples) -> Iterator[Tensor]:
+    """The boxes (K, 4) of each sample."""
     for sample in samples:
         boxes = sample.gt_instances.bboxes
-        yield sample, getattr(boxes, "tensor", boxes).to(grid.centers)
-
-
-def _key(grid: Forward, sample: DetDataSample) -> tuple[int, bool, tuple[int, ...]] | None:
-    """What a sample's boxes and the grid are determined by; None for one that no data set numbered."""
-    image = sample.get("img_id")
-    return None if image is None else (image, bool(sample.get("flip", False)), grid.level_sizes)
+        yield getattr(boxes, "tensor", boxes).to(grid.centers)
