@@ -47,9 +47,10 @@ def promote_sweep(spec: SweepSpec, which: str | None, display: Display) -> list[
         SpecError: no finished trial to promote, or another process runs the sweep.
         InterruptionError: Ctrl-C or SIGTERM.
     """
-    connect()
-    with interruptible(spec.name, f"`sweeps promote {spec.name}`"), only_driver(spec.name, spec.folder):
-        return _promote(spec, which, display)
+    with only_driver(spec.name, spec.folder):
+        connect()
+        with interruptible(spec.name, f"`sweeps promote {spec.name}`"):
+            return _promote(spec, which, display)
 
 
 def _promote(spec: SweepSpec, which: str | None, display: Display) -> list[Registration]:
@@ -199,7 +200,8 @@ def _final_runs(
     run_ids = []
     where = f" on {scenario.name}" if len(spec.report_scenarios) > 1 else ""
     for seed, events in zip(spec.promotion.seeds, chains, strict=True):
-        final, name = work.final(spec, config, seed, scenario), f"final-{trial.number}-seed-{seed}{where}"
+        final = work.final(spec, config, seed, scenario)
+        name = f"final-{final.config_id}"  # a number is another configuration's once a search began again
         tags = {**scope_tags(final), "role": "final", "promoted_trial": trial.trial_id, "split": "test"}
         told = f"final training of trial {trial.number}{where}, seed {seed}"
         tracker.start_trial(name, flat_params(final), tags, now_ms(), told)

@@ -124,7 +124,8 @@ def _trial(run: KnownRun) -> Trial:
     running = run.status == "RUNNING"
     state = "running" if running else run.tags.get("verdict", "failed")
     end_ms = time.time() * 1000 if running or run.end_ms is None else run.end_ms
-    ap = run.metrics if state == "finished" else _inside_a_step(run.metrics)
+    at_a_steps_end = not running and run.metrics.get("progress", 0) > max(0, int(run.tags.get("progress", -1)))
+    ap = run.metrics if state == "finished" or at_a_steps_end else _inside_a_step(run.metrics)
     schedule = tuple(Segment(**one) for one in json.loads(run.tags.get("schedule", "[]")))
     hours = (end_ms - run.start_ms) / 3.6e6
     return Trial(

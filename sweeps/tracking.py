@@ -167,9 +167,11 @@ def sync_records(uri: str, sweep: str, folder: Path, study: str | None) -> str:
         TrackingError: MLflow does not answer or did not take all.
         SpecError: another process runs or promotes the sweep.
     """
-    before = waiting(folder / "records.jsonl")
-    with only_driver(sweep, folder), Tracker(uri, sweep, folder, study) as tracker:
-        standing = tracker.standing()
+    journal = folder / "records.jsonl"
+    with only_driver(sweep, folder):
+        before = waiting(journal) if journal.exists() else 0
+        with Tracker(uri, sweep, folder, study) as tracker:
+            standing = tracker.standing()
     if standing.waiting:
         problem = f"MLflow at {uri} must take {standing.waiting} records that wait, but: {standing.failure}"
         raise TrackingError("tracking", [problem])

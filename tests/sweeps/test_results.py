@@ -57,6 +57,16 @@ def test_trials_come_by_number_with_what_they_reached(runs: Runs, uri: str) -> N
     assert (third.state, third.ap) == ("stopped", {"ap_all": 0.3, "ap_old": 0.1})
 
 
+def test_one_stopped_at_the_end_of_a_step_has_what_it_reached_there(runs: Runs, uri: str) -> None:
+    trial_id = start(runs, 0)
+    runs.log_epoch(trial_id, {"ap_all_mid": 0.2}, 1, T0)
+    runs.log_step(trial_id, 1, {"ap_all": 0.4}, T0, [], [])
+    runs.log_trial(trial_id, {"progress": 2}, {}, T0)
+    runs.end_trial(trial_id, "stopped", T0)
+    (found,) = searched(uri, "good")
+    assert found.ap["ap_all"] == 0.4
+
+
 def test_reading_creates_nothing(uri: str, tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match=r"no sweep 'absent' at .*available: none"):
         searched(uri, "absent")

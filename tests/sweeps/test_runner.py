@@ -11,9 +11,11 @@ from filelock import FileLock
 
 from sweeps import driver
 from sweeps.progress import Display
+from sweeps.promotion import promote_sweep
 from sweeps.runner import run_sweep
 from sweeps.schedulers import rungs
 from sweeps.spec import SweepSpec
+from sweeps.tracking import sync_records
 from tests.sweeps.sweep_files import spec_of
 from trainables.errors import CheckpointError, SpecError
 from trainables.files import write_json
@@ -62,6 +64,17 @@ def test_a_sweep_has_one_driver_at_a_time(started: SweepSpec, monkeypatch: pytes
     monkeypatch.setattr(driver, "WAIT_S", 0.1)
     with FileLock(started.folder / "driver.lock"):
         assert "is in use by another process" in refused(started, resume=True)
+
+
+def test_nor_is_it_promoted_or_its_records_written_meanwhile(
+    started: SweepSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "WAIT_S", 0.1)
+    with FileLock(started.folder / "driver.lock"):
+        with pytest.raises(SpecError, match="is in use by another process"):
+            sync_records(started.tracking_uri, started.name, started.folder, None)
+        with Display() as display, pytest.raises(SpecError, match="is in use by another process"):
+            promote_sweep(started, None, display)
 
 
 def test_a_sweep_that_exists_is_not_started_again(started: SweepSpec) -> None:

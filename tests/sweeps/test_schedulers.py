@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from ray.tune.schedulers import TrialScheduler
 from sweeps.results import mean_ranks
 from sweeps.schedulers import Halving, NoStopping, PooledStopping, StepMedianRule, scheduler_of
 from tests.sweeps.sweep_files import spec_of
-from trainables.tune import EXCESSES, OBJECTIVE, PARTS, PROGRESS
+from trainables.tune import EXCESSES, FAILURE, OBJECTIVE, PARTS, PROGRESS
 
 pytestmark = pytest.mark.smoke  # it loads Ray
 
@@ -89,6 +90,14 @@ def decided(rule: PooledStopping, progress: int, parts: list[float], excess: flo
     value = rule._aim.pool(parts)
     result = {PROGRESS: progress, OBJECTIVE: value, PARTS: parts, EXCESSES: [excess]}
     return rule.on_trial_result(None, Trial(0), result)
+
+
+def test_a_trial_that_fails_is_left_to_the_search() -> None:
+    rule = pooled("mean")
+    decided(rule, 6, [0.6, 0.6])
+    for progress in (2, 6):
+        failed = {PROGRESS: progress, OBJECTIVE: math.nan, FAILURE: "loss_cls must be finite"}
+        assert rule.on_trial_result(None, Trial(1), failed) == TrialScheduler.CONTINUE
 
 
 @pytest.mark.parametrize(

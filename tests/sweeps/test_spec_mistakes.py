@@ -73,6 +73,12 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"objective": []}, "objective: value should have at least 1 item"),
     ({"objective": ["ap_all", "ap_al"]}, "objective: 'ap_al' is unknown; did you mean 'ap_all'? available: "),
     ({"objective": ["ap_all", "ap_all"]}, "objective: must all differ, but got ap_all, ap_all"),
+    ({"test_cfg": {"nms": {"typ": "nms"}}}, "test_cfg.nms.typ: unknown key; did you mean 'type'? "),
+    ({"report_on": [{"named": "digits/5+5", "oder": "x"}]}, "report_on.0.oder: unknown key; did you mean 'order'? "),
+    (
+        {"scenario": None, "scenarios": [{"named": "digits/5+5", "oder": "x"}], "pooled": "mean"},
+        "scenarios.0.oder: unknown key; did you mean 'order'? ",
+    ),
     ({"objective": {"metric": "ap_all", "ower": "mean"}}, "objective.0.ower: unknown key; did you mean 'over'? "),
     ({"objective": {"metric": "ap_all", "over": "max"}}, "objective.0.over: input should be "),
     ({"objective": {"metric": "ap_all", "over": [1.0, 2.0]}}, "objective.over: needs a weight for each of the 1 "),

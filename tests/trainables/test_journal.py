@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
 
-from trainables.journal import append, cut_broken_lines, read
+from trainables.journal import Journal, append, cut_broken_lines, read
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,17 @@ def test_it_ends_before_the_first_line_that_cannot_be_read(
     assert read(path) == expected
     append(path, "next")
     assert read(path) == [*expected, "next"]
+
+
+def test_a_line_that_a_full_disk_takes_in_part_is_as_if_never_begun(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "events.jsonl")
+    journal.append("one")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.num_bytes + 10, before[1]))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            journal.append("x" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    journal.append("two")
+    assert read(journal.path) == ["one", "two"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,14 @@ def test_rows_of_another_kind_are_our_own_mistake(tmp_path: Path, rows: np.ndarr
         table.append(rows=np.zeros((2, 3), np.float32))
         with pytest.raises(AssertionError, match="rows"):
             table.append(rows=rows)
+
+
+def test_one_that_could_not_be_written_is_none(tmp_path: Path) -> None:
+    (tmp_path / "rows.bin").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as raised, TableWriter(tmp_path) as table:
+        table.append(rows=np.zeros((1000, 1000)))
+    assert raised.value.errno == errno.ENOSPC
+    assert not (tmp_path / "arrays.json").exists()
 
 
 def test_who_writes_to_what_was_read_changes_no_file(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 
 import pytest
 
+from trainables.errors import CheckpointError
 from trainables.tune import PASSING, patiently
 
 NO_WAIT = (0.0, 0.0)
@@ -14,7 +15,7 @@ NO_WAIT = (0.0, 0.0)
 class Disk:
     """Refuses so many writes with an error."""
 
-    def __init__(self, error: OSError, refused: int) -> None:
+    def __init__(self, error: Exception, refused: int) -> None:
         self.error, self.left, self.tries = error, refused, 0
 
     def write(self) -> None:
@@ -29,6 +30,14 @@ def test_a_disk_that_comes_back_costs_a_wait(number: int) -> None:
     disk = Disk(OSError(number, "away"), refused=2)
     patiently(disk.write, NO_WAIT)
     assert disk.tries == 3
+
+
+def test_a_disk_behind_another_error_is_waited_for() -> None:
+    error = CheckpointError("state.pt", ["cannot be read"])
+    error.__cause__ = OSError(errno.EIO, "away")
+    disk = Disk(error, refused=1)
+    patiently(disk.write, NO_WAIT)
+    assert disk.tries == 2
 
 
 def test_a_disk_that_stays_full_ends_it_after_all_waits() -> None:
