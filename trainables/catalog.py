@@ -62,16 +62,20 @@ _ALONE = {
     "latent_replay": Method(
         latent.LatentReplayParams, latent.REPLAY_PRESETS, "published", None, _ANY, ("latent_replay",)
     ),
+    "replay": Method(replay.ReplayParams, replay.PRESETS, "published", None, _ANY, ("replay",)),
+    "pseudo_label": Method(
+        pseudo_label.PseudoLabelParams, pseudo_label.PRESETS, "default", None, _ANY, ("pseudo_label",)
+    ),
     "ilyolox": Method(
         ilyolox.ILYOLOXParams, ilyolox.PRESETS, "paper", "trainables.distillation.ckd:CKD", _YOLOX, ("teacher_boxes",)
     ),
 }
 _PARTS = {"replay": replay.ReplayParams, "pseudo_label": pseudo_label.PseudoLabelParams}
-_DISTILLERS = ("", "erd", "latent", "ld", "lwf", "sid")
+_DISTILLERS = ("erd", "latent", "ld", "lwf", "sid")
 _COMBINED = {
     ("replay",): (*_DISTILLERS, "ilyolox"),
     ("pseudo_label",): _DISTILLERS,
-    ("replay", "pseudo_label"): _DISTILLERS,
+    ("replay", "pseudo_label"): ("", *_DISTILLERS),
 }
 
 
@@ -80,7 +84,7 @@ def _combined(parts: tuple[str, ...], distiller: str) -> Method:
     name, classes = "-".join(filter(None, (*parts, distiller))), [_PARTS[part] for part in parts]
     if alone is None:
         cls = merged(name, classes)
-        return Method(cls, {"published": cls()}, "published", None, _ANY, parts)
+        return Method(cls, {"default": cls()}, "default", None, _ANY, parts)
     scoped = "loss_scope" in params_of(alone.params)  # else the distiller leaves old classes to itself
     cls = merged(name, [*classes, alone.params], without=() if scoped else ("loss_scope",))
     presets = {preset: cls(**asdict(values)) for preset, values in alone.presets.items()}

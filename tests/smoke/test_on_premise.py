@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from tests.smoke.conftest import SPEC
-from tests.smoke.hosts import DESK, SHARED, USER, Hosts, missing
+from tests.smoke.hosts import DESK, USER, Hosts, missing
 
 pytestmark = [pytest.mark.smoke, pytest.mark.long, pytest.mark.skipif(bool(missing()), reason=missing())]
 FILE = Path(__file__).parents[2] / "cluster-on-premise.yaml"
@@ -40,12 +40,13 @@ def test_a_sweep_is_launched_stopped_gone_on_with_and_taken_down(hosts: Hosts) -
     cluster = launcher_file(hosts)
     serve_mlflow(hosts)
     spec = SPEC.format(name="small", trials=12, at_once=2, scheduler="none") + "resources: {cpu: 2}\n"
-    (hosts.shared / "small.yaml").write_text(spec)
+    (hosts.folder / "my_sweep.yaml").write_text(spec)
     at_desk(hosts, "get-auth-token", "--generate")
     at_desk(hosts, "up", "--yes", "--no-config-cache", cluster)
     start(hosts, "dashboard", cluster)
     while said_by(hosts, "job", "list", *JOBS)[0] != 0:  # until the tunnel is there
         time.sleep(1)
+    at_desk(hosts, "rsync-up", cluster, str(hosts.folder / "my_sweep.yaml"), "~/my_sweep.yaml")
     submit(hosts, "first")
     wait_for(hosts, "first", "2/12 done")
     at_desk(hosts, "job", "stop", *JOBS, "first")
@@ -118,7 +119,7 @@ def at_desk(hosts: Hosts, *arguments: str) -> str:
 
 def submit(hosts: Hosts, name: str) -> None:
     told = ["--submission-id", name, "--no-wait", "--runtime-env-json", SETTINGS]
-    at_desk(hosts, "job", "submit", *JOBS, *told, "--", "sweeps", "run", f"{SHARED}/small.yaml", "--resume")
+    at_desk(hosts, "job", "submit", *JOBS, *told, "--", "sweeps", "run", "~/my_sweep.yaml", "--resume")
 
 
 def logs(hosts: Hosts, name: str) -> str:
