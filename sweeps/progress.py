@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
+from rich.text import Text
 
 from trainables.objectives import COSTS, Objective
 
@@ -21,7 +22,7 @@ def duration(seconds: float) -> str:
 def shown(metric: str, value: float) -> str:
     """A metric's value for people: AP and what is made of it in COCO points, costs in their units."""
     if metric in COSTS:
-        return duration(value) if metric.startswith("time_") else f"{value:,.0f}"
+        return duration(value) if metric.startswith("time_") else f"{value:,.{1 if metric.endswith('_mb') else 0}f}"
     return f"{100 * value:.1f}"
 
 
@@ -51,7 +52,7 @@ class Display:
         """Change the live line, where there is one."""
         if not self.console.is_terminal:
             return
-        self._status.update(f"{line}  ({duration(time.monotonic() - self._began)} so far)")
+        self._status.update(Text(f"{line}  ({duration(time.monotonic() - self._began)} so far)"))
 
 
 class TrialCount:

@@ -149,6 +149,9 @@ def _population_problems(values: Mapping[str, Any]) -> Iterator[str]:
         yield "max_concurrent: pbt takes turns with as many trials as the cluster holds; it must go"
     if values.get("warm_start"):
         yield "warm_start: acts only with another scheduler than pbt"
+    for key in ("hours", "core_hours", "gpu_hours", "patience"):
+        if values.get("budget") and getattr(values["budget"], key):
+            yield f"budget.{key}: acts only with another scheduler than pbt, whose trials all begin at once"
     if values.get("sampler") == "grid":
         yield "sampler: a population needs ranges, but got grid"
     if values.get("resources") and values["resources"].devices > 1:

@@ -121,6 +121,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"scheduler": {"name": "pbt"}, "method": ["erd", "finetune"]}, "scheduler.name: pbt trains one method, but "),
     ({"budget": {"hours": 0}}, "budget.hours: input should be greater than 0, but got 0"),
+    ({"scheduler": {"name": "pbt"}, "budget": {"patience": 3}}, "budget.patience: acts only with another scheduler"),
     ({"scheduler": {"name": "pbt"}, "resources": {"cpu": 2, "gpu": 2}}, "resources.gpu: pbt trains on one device"),
     ({"budget": {"gpu_hours": 1.0}}, "budget.gpu_hours: acts only where `resources.gpu` is above 0"),
     ({"budget": {"patience": 3}, "objective": ["ap_new", "forgetting"]}, "budget.patience: acts only with one obj"),
