@@ -124,19 +124,21 @@ class Disk(Fault):
         (self.runs / FULL).unlink()
 
     def end(self) -> None:
-        subprocess.run(["umount", "--lazy", str(self.runs)], check=True)
+        while self.runs.is_mount():
+            subprocess.run(["umount", "--lazy", str(self.runs)], check=True)
 
 
 class Store(Disk):
     """The disk with the sweep and the store cannot be written to for a while."""
 
     def strike(self, process: subprocess.Popen[str]) -> None:
-        # Files that are open for writing would forbid it: the superblock is made read-only under them.
-        _mount("-o", "remount,ro", str(self.runs), check=False)
+        # Open files forbid to make their own mount read-only; whatever is opened from now on meets this one.
+        _mount("--bind", str(self.runs), str(self.runs))
+        _mount("-o", "remount,bind,ro", str(self.runs))
         time.sleep(OUTAGE_S)
 
     def mend(self) -> None:
-        _mount("-o", "remount,rw", str(self.runs))
+        subprocess.run(["umount", "--lazy", str(self.runs)], check=True)
 
 
 FAULTS: dict[str, type[Fault]] = {
@@ -150,8 +152,8 @@ FAULTS: dict[str, type[Fault]] = {
 }
 
 
-def _mount(*arguments: str, check: bool = True) -> None:
-    subprocess.run(["mount", *arguments], check=check)
+def _mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True)
 
 
 def _children(pid: int) -> Iterator[int]:
