@@ -73,7 +73,7 @@ def run(options: list[str]) -> dict[str, float]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _cluster(Path(folder)):
         spec = replace(
             load_spec(CONFIGS / "erd_digits.yaml"), sampler="tpe", trials=given.trials,
-            resources=Resources(cpu=1, gpu=1), storage=Path(folder), tracking_uri=f"sqlite:///{folder}/mlflow.db",
+            resources=Resources(cpu=1, gpu=1), storage=Path(folder), store=Path(folder, "store"), tracking_uri=f"sqlite:///{folder}/mlflow.db",
         )  # fmt: skip
         with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
             cost = fresh.submit(_searched, spec, given.epoch_s).result()

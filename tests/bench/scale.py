@@ -86,7 +86,10 @@ def cost(side: Callable[[SweepSpec], Any], trials: int) -> Cost:
         ray.init(num_cpus=AT_ONCE, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         uri = f"sqlite:///{folder}/mlflow.db"
         spec = replace(load_spec(CONFIGS / "erd_digits.yaml"), sampler="tpe", trials=trials)  # OptunaSearch has TPE
-        with side(replace(spec, storage=Path(folder), tracking_uri=uri)) as search, memory() as rss_mb:
+        with (
+            side(replace(spec, storage=Path(folder), store=Path(folder, "store"), tracking_uri=uri)) as search,
+            memory() as rss_mb,
+        ):
             wall, cpu = time.perf_counter(), time.process_time()
             search()
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

@@ -59,7 +59,7 @@ def run(options: list[str]) -> dict[str, float]:
     given = parser.parse_args(options)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _proxy(Path(folder)) as proxy:
         spec = replace(load_spec(CONFIGS / "erd_digits.yaml"), trials=given.trials)
-        spec = replace(spec, storage=Path(folder), tracking_uri=proxy.uri)
+        spec = replace(spec, storage=Path(folder), store=Path(folder, "store"), tracking_uri=proxy.uri)
         cases = {name: _case(replace(spec, name=name), proxy, given.rate) for name in BEHAVIOURS}
     _show(cases)
     return {

@@ -111,7 +111,8 @@ def test_two_objectives_with_a_constraint_over_two_methods_killed_and_gone_on_wi
     assert "Pareto front" in page
     for run in trials:
         assert f"{100 * run.data.metrics['ap_new']:.1f}" in page
-    assert "choose one with --trial" in workspace.run("promote", "front", status=1) or len(study.best_trials) == 1
+    assert len(study.best_trials) > 1
+    assert "choose one with --trial" in workspace.run("promote", "front", status=1)
 
 
 @pytest.mark.long
@@ -170,7 +171,6 @@ def test_a_search_on_the_first_increment_killed_in_its_race_and_reported_on_anot
     promoted = workspace.run("promote", "raced")
     assert f"promoting trial {leader.data.tags['number']}," in promoted
     assert "digits/5+5, gfl_r18_tiny, test split" in promoted
-    assert Path(workspace.folder, "runs").is_dir()
 
 
 @pytest.mark.long

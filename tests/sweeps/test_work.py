@@ -54,8 +54,10 @@ def test_a_range_in_whole_numbers_has_the_same_floor() -> None:
     assert {name: type(value) for name, value in whole.items()} == {name: type(value) for name, value in broken.items()}
 
 
+@pytest.mark.usefixtures("in_an_empty_folder")
 def test_the_floor_covers_every_trial_that_the_search_proposes() -> None:
     spec = spec_of(search={"alpha_cls": [0.75, 3.0], "alpha_box": "declared", "nms_iou": "declared"})
+    spec.folder.mkdir(parents=True)
     search, loosest = IncrementalSearch(spec), response_floor(spec, "erd")
     defaults = {name.removeprefix("erd/"): value for name, value in spec.all_defaults().items() if "erd/" in name}
     for number in range(12):
