@@ -76,7 +76,7 @@ def test_a_file_with_mistakes_is_refused_in_plain_lines(tmp_path: Path, verb: st
         (("show", "absent"), "tracking: there is no database "),
         (("show", "absent", "--tracking-uri", "mlruns"), "tracking: must be a database or a server ("),
         pytest.param(
-            ("promote", "absent"), "absent: there is no such sweep in runs; available: none", marks=pytest.mark.smoke
+            ("promote", "absent"), "absent: there is no such sweep in ", marks=pytest.mark.smoke
         ),
     ],
 )
