@@ -75,9 +75,7 @@ def test_a_file_with_mistakes_is_refused_in_plain_lines(tmp_path: Path, verb: st
         (("check", "."), ".: cannot be read (Is a directory); shipped sweep files, in "),
         (("show", "absent"), "tracking: there is no database "),
         (("show", "absent", "--tracking-uri", "mlruns"), "tracking: must be a database or a server ("),
-        pytest.param(
-            ("promote", "absent"), "absent: there is no such sweep in ", marks=pytest.mark.smoke
-        ),
+        pytest.param(("promote", "absent"), "absent: there is no such sweep in ", marks=pytest.mark.smoke),
     ],
 )
 def test_what_is_not_there_is_told_in_one_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
