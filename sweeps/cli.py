@@ -14,6 +14,12 @@ import click
 from trainables.errors import PalimpsestError, masked
 
 SPEC = click.argument("spec", type=click.Path(path_type=Path))
+NAME = click.argument("name")
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+STORAGE = click.option(
+    "--storage", type=click.Path(path_type=Path), help="The sweep's storage; default: PALIMPSEST_STORAGE, else runs"
+)
+TRACKING = click.option("--tracking-uri", help="MLflow server; default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
 
 
 class _Verbs(click.Group):
@@ -105,9 +111,11 @@ def run(spec: Path, resume: bool, max_concurrent: int | None, max_failures: int)
     """
     from sweeps.spec import load_specs
 
+    loaded = load_specs(spec)
+    if max_concurrent and any(one.scheduler.name == "pbt" for one in loaded):
+        raise click.UsageError("--max-concurrent: pbt takes turns with as many trials as the cluster holds")
     specs = [
-        replace(one, max_concurrent=max_concurrent or one.max_concurrent, max_failures=max_failures)
-        for one in load_specs(spec)
+        replace(one, max_concurrent=max_concurrent or one.max_concurrent, max_failures=max_failures) for one in loaded
     ]
     from sweeps.progress import Display
 
@@ -125,8 +133,8 @@ def run(spec: Path, resume: bool, max_concurrent: int | None, max_failures: int)
 
 
 @_verb("show", "sweeps show erd_digits")
-@click.argument("name")
-@click.option("--tracking-uri", help="MLflow server; default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
+@NAME
+@TRACKING
 def show(name: str, tracking_uri: str | None) -> None:
     """The trials of a sweep, best first, as MLflow has them."""
     from sweeps.connection import tracking_uri as resolved
@@ -136,9 +144,9 @@ def show(name: str, tracking_uri: str | None) -> None:
 
 
 @_verb("report", "sweeps report erd_digits --out erd_digits.html")
-@click.argument("name")
+@NAME
 @click.option("--out", type=click.Path(path_type=Path), help="The page; default: NAME.html")
-@click.option("--tracking-uri", help="MLflow server; default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
+@TRACKING
 def report(name: str, out: Path | None, tracking_uri: str | None) -> None:
     """One page on a sweep, whatever its age, from what MLflow holds; needs no network."""
     from sweeps.connection import tracking_uri as resolved
@@ -153,11 +161,9 @@ def report(name: str, out: Path | None, tracking_uri: str | None) -> None:
 
 
 @_verb("promote", "sweeps promote erd_digits --trial 3")
-@click.argument("name")
+@NAME
 @click.option("--trial", help="Number or id of the trial; default: the best by the sweep's objective.")
-@click.option(
-    "--storage", type=click.Path(path_type=Path), help="The sweep's storage; default: PALIMPSEST_STORAGE, else runs"
-)
+@STORAGE
 def promote(name: str, trial: str | None, storage: Path | None) -> None:
     """Train the best configuration finally, report it on the test split, register it as champion if it is better."""
     from sweeps.spec import stored_spec
@@ -171,10 +177,8 @@ def promote(name: str, trial: str | None, storage: Path | None) -> None:
 
 
 @_verb("sync", "sweeps sync erd_digits")
-@click.argument("name")
-@click.option(
-    "--storage", type=click.Path(path_type=Path), help="The sweep's storage; default: PALIMPSEST_STORAGE, else runs"
-)
+@NAME
+@STORAGE
 def sync(name: str, storage: Path | None) -> None:
     """Write to MLflow what waits in a sweep's journal, because MLflow was away or the sweep was killed."""
     from sweeps.spec import stored_spec
@@ -186,9 +190,7 @@ def sync(name: str, storage: Path | None) -> None:
 
 
 @_verb("store", "sweeps store --prune 30")
-@click.option(
-    "--storage", type=click.Path(path_type=Path), help="A sweep's storage; default: PALIMPSEST_STORAGE, else runs"
-)
+@STORAGE
 @click.option("--store", "root", metavar="URL", help="The store itself, a folder or a URL such as s3://bucket/store.")
 @click.option("--kind", help="Entries of this kind alone: steps, scores, images, targets, responses, latents.")
 @click.option(
@@ -204,9 +206,6 @@ def store(storage: Path | None, root: str | None, kind: str | None, days: float 
         show_store(found, kind)
     else:
         prune_store(found, days, kind)
-
-
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @_verb("export", "sweeps export runs/store/steps/3f2a/weights.pt models --format onnx-int8 --data sweep.yaml")
@@ -225,12 +224,12 @@ def export(
     """Put the student of a checkpoint into the folder OUT: no teacher, no optimizer, classes and detector inside."""
     names = classes.read_text(encoding="utf-8").split("\n") if classes else []
     named = [name.strip() for name in names if name.strip()]
-    if form == "torch":
+    if (form == "torch") == (data is not None):
+        raise click.UsageError(f"--format {form} {'takes no' if data else 'needs'} --data")
+    if data is None:
         from sweeps.tools import export_checkpoint
 
         export_checkpoint(checkpoint, out, detector, named)
-    elif data is None:
-        raise click.UsageError(f"--format {form} needs --data")
     else:
         from trainables.environment import prepare_process
 
@@ -260,16 +259,17 @@ def fps(
 
 @_verb("ui", "sweeps ui --port 5001")
 @click.option("--port", default=5000, show_default=True)
-@click.option("--tracking-uri", help="default: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
+@TRACKING
 def ui(port: int, tracking_uri: str | None) -> None:
     """Open the MLflow UI on 127.0.0.1."""
     from sweeps.connection import TrackingError, address_problem
     from sweeps.connection import tracking_uri as resolved
+    from trainables.files import is_web_address
 
     uri = resolved(tracking_uri)
     if problem := address_problem(uri):
         raise TrackingError("tracking", [problem])
-    if uri.startswith(("http://", "https://")):
+    if is_web_address(uri):
         click.echo(f"a server with a page of its own: {masked(uri)}")
         return
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]

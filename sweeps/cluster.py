@@ -24,7 +24,7 @@ LAUNCHED = Path("~/ray_bootstrap_config.yaml")  # on a head that `ray up` starte
 AUTH_MODES = ("token", "disabled")
 
 
-def connect() -> Any:
+def connect_ray() -> Any:
     """Ray, connected: to the cluster of `RAY_ADDRESS` where it is set, else to one that ends with this process.
 
     Raises:

@@ -14,10 +14,9 @@ from typing import Any
 from sweeps.cluster import Nodes, nodes_of, outcome
 from sweeps.progress import Display
 from sweeps.spec import SweepSpec
-from sweeps.spec_teacher import is_file_path
 from trainables.environment import package_versions, require_ops
 from trainables.errors import PalimpsestError, SpecError
-from trainables.files import written_whole
+from trainables.files import is_web_address, written_whole
 
 WAIT_FOR_NODE_S = 1800.0  # for the first that an autoscaler starts: it boots, and may install
 AGREE = ("python", "palimpsest", "torch", "onedl-mmcv", "onedl-mmengine", "onedl-mmdetection", "ray", "numpy")
@@ -35,9 +34,9 @@ class Preflight:
     """
 
     def __init__(self, ray: Any, spec: SweepSpec) -> None:
-        self._ray, need = ray, {"CPU": float(spec.resources.cpu), "GPU": float(spec.resources.gpu)}
+        self._ray, need = ray, _need(spec)
         nodes = nodes_of(ray)
-        self.at_once = _at_once(spec, nodes, need)
+        self.at_once = min(_slots(spec, nodes), spec.trials)
         marker, token = spec.folder / "preflight", uuid.uuid4().hex
         with written_whole(marker) as aside:
             aside.write_text(token, encoding="utf-8")
@@ -76,16 +75,21 @@ class Preflight:
         return self.checks
 
 
-def at_once(spec: SweepSpec, ray: Any) -> int:
-    """How many trials of a sweep run at a time.
+def slots(spec: SweepSpec, ray: Any) -> int:
+    """How many trials of a sweep could run at a time, were there enough of them.
 
     Raises:
         SpecError: none can run.
     """
-    return _at_once(spec, nodes_of(ray), {"CPU": float(spec.resources.cpu), "GPU": float(spec.resources.gpu)})
+    return _slots(spec, nodes_of(ray))
 
 
-def _at_once(spec: SweepSpec, nodes: list[Nodes], need: Mapping[str, float]) -> int:
+def _need(spec: SweepSpec) -> dict[str, float]:
+    return {"CPU": float(spec.resources.cpu), "GPU": float(spec.resources.gpu)}
+
+
+def _slots(spec: SweepSpec, nodes: list[Nodes]) -> int:
+    need = _need(spec)
     there = sum(node.fit(need) for node in nodes if node.ids)
     startable = sum(node.fit(need) for node in nodes if not node.ids)
     fits = max(there, startable)  # what an autoscaler started is among what it may start
@@ -95,7 +99,7 @@ def _at_once(spec: SweepSpec, nodes: list[Nodes], need: Mapping[str, float]) -> 
         )
         asked = f"a trial asks for {need['CPU']:g} CPU, {need['GPU']:g} GPU"
         raise SpecError("resources", [f"{asked}, but the nodes have {holding}"])
-    return min(fits, spec.max_concurrent or spec.trials, spec.trials)
+    return min(fits, spec.max_concurrent or fits)
 
 
 def check_node(marker: Path, token: str, files: Mapping[str, Path], versions: Mapping[str, str], driver: str) -> None:
@@ -146,7 +150,7 @@ def _files(spec: SweepSpec) -> dict[str, Path]:
         named |= {f"teacher.{number}.checkpoint": one.checkpoint, f"teacher.{number}.pretrained": one.pretrained}
     if spec.data.kind != "digits":  # which are drawn into the storage
         named["data.root"] = spec.data.root
-    return {key: Path(path) for key, path in named.items() if path and is_file_path(path)}
+    return {key: Path(path) for key, path in named.items() if path and not is_web_address(path)}
 
 
 def _on(node_id: str) -> Any:

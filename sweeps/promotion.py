@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps import work
-from sweeps.cluster import connect
+from sweeps.cluster import connect_ray
 from sweeps.driver import only_driver
 from sweeps.interruption import interruptible
 from sweeps.leaders import joined
@@ -48,7 +48,7 @@ def promote_sweep(spec: SweepSpec, which: str | None, display: Display) -> list[
         InterruptionError: Ctrl-C or SIGTERM.
     """
     with only_driver(spec.name, spec.folder):
-        connect()
+        connect_ray()
         with interruptible(spec.name, f"`sweeps promote {spec.name}`"):
             return _promote(spec, which, display)
 
@@ -59,7 +59,7 @@ def _promote(spec: SweepSpec, which: str | None, display: Display) -> list[Regis
     values = zip(spec.aim.objectives, trial.values(spec.aim) or (), strict=True)
     told = ", ".join(f"{one.name} {shown(one.metric, value)}" for one, value in values)
     display.say(f"promoting trial {trial.number}, {told} on the tune split")
-    Preflight(connect(), spec).passed(display)
+    Preflight(connect_ray(), spec).passed(display)
     splits = work.prepared(spec)
     bases = work.base_configs(spec, splits)
     presets = {work.chain_name(method, preset): bases[method] for method, preset in spec.methods.items()}
@@ -108,7 +108,7 @@ def _train(
     scenario: Scenario,
     display: Display,
 ) -> dict[str, list[Events]]:
-    tasks, seeds = Tasks(connect(), spec, display), spec.promotion.seeds
+    tasks, seeds = Tasks(connect_ray(), spec, display), spec.promotion.seeds
     finals = {name: [work.final(spec, config, seed, scenario) for seed in seeds] for name, config in configs.items()}
     any_config = next(iter(finals.values()))[0]
     last = len(any_config.scenario.steps) - 1
@@ -217,7 +217,7 @@ def _registered(
 ) -> Registration:
     """The model of the first seed: which one is said before anyone has seen the test split."""
     final = work.final(spec, config, spec.promotion.seeds[0], scenario)
-    ray = connect()
+    ray = connect_ray()
     folder = spec.folder / "export" / scenario.digest[:8]
     checkpoint: Path = ray.get(ray.remote(export_task).remote(final, runtime, folder))
     tags = {

@@ -15,7 +15,7 @@ from ray import tune
 from ray.tune.execution import class_cache
 
 from sweeps import work
-from sweeps.cluster import Releasing, connect
+from sweeps.cluster import Releasing, connect_ray
 from sweeps.costs import add_references, hours, hours_line
 from sweeps.driver import only_driver
 from sweeps.interruption import InterruptionError, interruptible
@@ -28,7 +28,7 @@ from sweeps.references import REFERENCE_METRICS, References, teacher_scores
 from sweeps.results import reference_prefix
 from sweeps.schedulers import rungs, scheduler_of
 from sweeps.searcher import IncrementalSearch
-from sweeps.snapshot import BEGIN_AGAIN, KEPT, Snapshots, restorable
+from sweeps.snapshot import BEGIN_AGAIN, KEPT, Snapshots, put_back
 from sweeps.spec import SweepSpec
 from sweeps.study import check_study, study_file
 from sweeps.tracking import Tracker, Verdict
@@ -62,7 +62,7 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
     """
     _claim(spec, resume)
     with only_driver(spec.name, spec.folder):
-        ray = connect()
+        ray = connect_ray()
         with interruptible(spec.name, "`sweeps run FILE --resume`"):
             _run(spec, ray, display)
 
@@ -70,7 +70,7 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
 def _run(spec: SweepSpec, ray: Any, display: Display) -> None:
     display.now("starting")
     preflight = Preflight(ray, spec)
-    known = Known() if restorable(spec.folder) else known_trials(spec)
+    known = None if put_back(spec.folder) else known_trials(spec)
     splits = work.prepared(spec)
     bases = work.base_configs(spec, splits)
     config = bases[spec.method]
@@ -205,8 +205,9 @@ def _search(
     recorder: Recorder,
     slots: int,
     bounds: Mapping[str, float],
-    known: Known,
+    known: Known | None,
 ) -> None:
+    """Search from a snapshot on or, where earlier trials are known (which may be none), from the beginning."""
     class_cache.ENV_VARS_TO_PROPAGATE -= CREDENTIALS
     copied = spec.scheduler.name == "pbt"
     trial = tune.with_parameters(
@@ -215,7 +216,7 @@ def _search(
     )  # fmt: skip
     trainable = tune.with_resources(trial, spec.resources.of_process)
     experiment = spec.folder / "tune"
-    if restorable(spec.folder):
+    if known is None:
         tuner = _restored(spec, trainable)
         # Tune would go on with the listeners that it pickled at the start; ours speak to this driver's records.
         listeners = [*_listeners(spec, recorder), *([Listener(IncrementalSearch(spec))] if copied else [])]

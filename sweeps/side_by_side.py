@@ -11,11 +11,10 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweeps.cluster import connect
-from sweeps.connection import answered
-from sweeps.connection import connect as connect_tracking
+from sweeps.cluster import connect_ray
+from sweeps.connection import answered, connect
 from sweeps.interruption import interruptible
-from sweeps.preflight import at_once
+from sweeps.preflight import slots
 from sweeps.progress import Display
 from sweeps.spec import SweepSpec
 from trainables.errors import PalimpsestError
@@ -45,17 +44,16 @@ def run_sweeps(specs: Sequence[SweepSpec], resume: bool, display: Display) -> No
         PalimpsestError: some did not come to their end; each has said why.
         InterruptionError: Ctrl-C or SIGTERM; what there is is saved.
     """
-    ray = connect()
+    ray = connect_ray()
+    # Tune keeps the actors that it has: without a share, the first sweep would run to its end before the next.
+    share, rest = divmod(slots(specs[0], ray), len(specs))
     uri = specs[0].tracking_uri
-    answered(uri, lambda: connect_tracking(uri).search_experiments())  # one creates a database, not all at once
+    answered(uri, lambda: connect(uri).search_experiments())  # one creates a database, not all at once
     environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "COLUMNS": "140"}
     processes, relays = {}, []
     for number, spec in enumerate(specs):
-        # Tune keeps the actors that it has: without a share, the first sweep would run to its end before the next.
-        share, rest = divmod(at_once(spec, ray), len(specs))
-        share = max(1, share + (number < rest))
         command = [sys.executable, "-c", CHILD, "run", str(_written(spec))]
-        command += ["--max-concurrent", str(share), "--max-failures", str(spec.max_failures)]
+        command += ["--max-concurrent", str(max(1, share + (number < rest))), "--max-failures", str(spec.max_failures)]
         command += ["--resume"] if resume else []
         process = subprocess.Popen(
             command,

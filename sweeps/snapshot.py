@@ -74,9 +74,9 @@ def keep_snapshot(folder: Path, staging: Path) -> bool:
     return True
 
 
-def restorable(folder: Path) -> bool:
-    """Whether there is a snapshot to go on from; Tune then finds the whole one. A driver killed in the first seconds of
-    a search leaves none.
+def put_back(folder: Path) -> bool:
+    """Put the last whole snapshot where Tune looks for it; False if there is none, as after a driver that was killed in
+    the first seconds of a search.
 
     Raises:
         CheckpointError: there was one, but it is lost or broken: without a word Tune would start afresh, or worse.

@@ -31,8 +31,8 @@ from sweeps.spec_file import (
     typed_values,
 )  # fmt: skip
 from sweeps.spec_parameters import METHOD, conditions, constants, preset_values, space
+from sweeps.spec_paths import absolute, weights_of
 from sweeps.spec_search import constraint_of, known_on_the_way
-from sweeps.spec_teacher import absolute, is_file_path
 from sweeps.spec_yaml import read_yaml
 from trainables.catalog import DETECTORS
 from trainables.datasets import DataConfig
@@ -40,6 +40,7 @@ from trainables.errors import CheckpointError, SpecError, masked
 from trainables.files import digest, read_at_most
 from trainables.objectives import Aim, Objective
 from trainables.scenarios import Scenario
+from trainables.store_remote import is_url
 
 __all__ = ["CONFIGS", "SweepSpec", "load_spec", "parse_spec", "preset_values", "stored_spec"]
 
@@ -210,6 +211,8 @@ def load_specs(path: Path) -> list[SweepSpec]:
             problems += error.problems
     if len(parts) < 2:
         problems.append("scenarios: needs a list of at least two; one alone is the key `scenario`")
+    if any(spec.scheduler.name == "pbt" for spec in specs):
+        problems.append("scheduler.name: pbt trains one scenario, but there are several")
     if len({spec.name for spec in specs}) < len(specs):
         problems.append(f"scenarios: must all differ, but got {', '.join(spec.scenario.name for spec in specs)}")
     if problems:
@@ -309,7 +312,7 @@ def storage_folder(given: str | Path | None) -> Path:
 def _store(given: str | None, storage: Path) -> Path | str:
     if given is None:
         return storage / "store"
-    return given if "://" in given else Path(absolute(given))
+    return given if is_url(given) else Path(absolute(given))
 
 
 def _resolved(file: SweepFile, text: str) -> SweepSpec:
@@ -337,7 +340,7 @@ def _resolved(file: SweepFile, text: str) -> SweepSpec:
         base_epochs=base_epochs,
         epochs=file.training.epochs or (base_epochs if file.teacher else recipe.epochs),
         batch_size=file.training.batch_size or recipe.batch_size,
-        pretrained=_weights(file.training.pretrained),
+        pretrained=weights_of(file.training.pretrained),
         freeze_base=file.training.freeze_base,
         ema_momentum=file.training.ema_momentum,
         nms=file.test_cfg.nms.model_dump(exclude_none=True, exclude_defaults=True),
@@ -367,12 +370,8 @@ def _resolved(file: SweepFile, text: str) -> SweepSpec:
     return spec
 
 
-def _weights(origin: str | None) -> str | None:
-    return absolute(origin) if origin and is_file_path(origin) else origin
-
-
 def _teacher(given: Teacher) -> Teacher:
-    files = {"checkpoint": _weights(given.checkpoint), "pretrained": _weights(given.pretrained)}
+    files = {"checkpoint": weights_of(given.checkpoint), "pretrained": weights_of(given.pretrained)}
     return given.model_copy(update=files)
 
 

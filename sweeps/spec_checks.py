@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -12,8 +11,9 @@ from urllib.parse import urlsplit
 from sweeps.connection import address_problem, tracking_uri
 from sweeps.spec_file import ANY, JOINT, Data, Groups, choices
 from sweeps.spec_parameters import parameter_problems
+from sweeps.spec_paths import absolute, missing_file
 from sweeps.spec_search import search_problems
-from sweeps.spec_teacher import absolute, is_file_path, teacher_problems
+from sweeps.spec_teacher import teacher_problems
 from trainables.catalog import DETECTORS, METHODS, misfit
 from trainables.datasets import KINDS, DataConfig, missing
 from trainables.errors import DataError, masked
@@ -237,8 +237,8 @@ def _other_problems(values: Mapping[str, Any], check_files: bool) -> Iterator[st
     pretrained = values["training"].pretrained if "training" in values else None
     if "training" in values and values["training"].freeze_base and not pretrained:
         yield "training.freeze_base: freezes random weights unless training.pretrained is given"
-    if check_files and pretrained and is_file_path(pretrained) and not os.path.isfile(absolute(pretrained)):
-        yield f"training.pretrained: there is no file {absolute(pretrained)}"
+    if check_files and (problem := missing_file(pretrained)):
+        yield f"training.pretrained: {problem}"
     if "test_cfg" in values and (nms := values["test_cfg"].nms).type == "nms":
         for key in ("beta", "gate", "sigma"):
             if getattr(nms, key) is not None:

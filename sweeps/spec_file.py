@@ -164,8 +164,8 @@ class Scheduler(_Section):
         name: `asha` compares trials at its rungs and stops the worse ones; `hyperband` does so in brackets that begin
             at later rungs; `median` stops a trial that is below the median of the others at the same epoch; `pbt`
             (population-based training) stops none: every `interval` the worst go on from the best, with loss weights
-            and learning rate a little changed; `none` lets every trial end. By default `asha`, with several
-            objectives `none`.
+            and learning rate a little changed; `none` lets every trial end, whatever else is given. By
+            default `asha`, with several objectives `none`.
         grace: the first rung; by default the end of the first increment.
         reduction_factor: asha, hyperband: of the trials at a rung, one in so many goes on; each rung is so many times
             the one before.

@@ -15,6 +15,10 @@ from trainables.catalog import DETECTORS, METHODS
 from trainables.objectives import COSTS, DIRECTION_OF, Constraint
 
 MAX_POINTS = 100_000  # of a grid
+ACTS_WITH = {
+    "grace": ("asha", "hyperband", "median"), "reduction_factor": ("asha", "hyperband"), "brackets": ("hyperband",),
+    "interval": ("pbt",),
+}  # fmt: skip
 CONSTRAINT = re.compile(r"\s*(\w+)\s*(<=|>=)\s*([-+.\w]+)\s*")
 
 
@@ -30,6 +34,7 @@ def search_problems(values: Mapping[str, Any], increments: int | None) -> list[s
         *_aim_problems(values, increments),
         *_sampler_problems(values),
         *_each_method_problems(values),
+        *_idle_keys(values),
         *_scheduler_problems(values, 1 if first_alone and increments else increments),
         *_population_problems(values),
         *_budget_problems(values),
@@ -125,6 +130,16 @@ def _each_method_problems(values: Mapping[str, Any]) -> Iterator[str]:
     scheduler = values.get("scheduler")
     if scheduler and scheduler.name not in (None, "none"):
         yield f"scheduler.name: {scheduler.name} would stop methods for each other; with each_method it must be `none`"
+
+
+def _idle_keys(values: Mapping[str, Any]) -> Iterator[str]:
+    """Keys of the scheduler that do nothing; `none` switches it off with all of them."""
+    scheduler = values.get("scheduler")
+    if scheduler and scheduler.name != "none":
+        name = scheduler.name or "asha"
+        for key in sorted(scheduler.model_fields_set - {"name"}):
+            if name not in ACTS_WITH[key]:
+                yield f"scheduler.{key}: acts only with {' or '.join(ACTS_WITH[key])}, but the scheduler is {name}"
 
 
 def _scheduler_problems(values: Mapping[str, Any], increments: int | None) -> Iterator[str]:

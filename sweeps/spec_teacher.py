@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from sweeps.spec_file import JOINT, Teacher, choices
+from sweeps.spec_paths import missing_file
 from trainables.catalog import DETECTORS, part_config, strides
 from trainables.scenarios import Scenario
 
 COMPRESSING = "ld"
 ALONE = "finetune"
 SAME = ("reg_max", "in_channels", "feat_channels")
-
-
-def absolute(path: str | Path) -> str:
-    """`path` from the working folder on: trials run in other folders."""
-    return os.path.abspath(os.path.expanduser(path))
-
-
-def is_file_path(origin: str) -> bool:
-    """Whether weights come from a file, and not from a URL."""
-    return not origin.startswith(("http://", "https://"))
 
 
 def teacher_problems(values: Mapping[str, Any], scenario: Scenario | None, check_files: bool) -> Iterator[str]:
@@ -53,8 +42,8 @@ def _problems_of_one(where: str, teacher: Teacher, student: str | None, check_fi
     if bool(path) == teacher.train:
         yield f"{where}: either `checkpoint` or `train: true` must be given"
     for key, file in (("checkpoint", path), ("pretrained", teacher.pretrained)):
-        if check_files and file and is_file_path(file) and not os.path.isfile(absolute(file)):
-            yield f"{where}.{key}: there is no file {absolute(file)}"
+        if check_files and (problem := missing_file(file)):
+            yield f"{where}.{key}: {problem}"
     if path and teacher.pretrained:
         yield f"{where}.pretrained: acts only with `train: true`"
     if teacher.detector not in DETECTORS:

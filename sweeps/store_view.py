@@ -15,6 +15,7 @@ from rich.text import Text
 
 from sweeps.progress import duration
 from sweeps.spec import storage_folder
+from sweeps.spec_file import choices
 from trainables.errors import SpecError
 from trainables.scenarios import CLASS_NAMES
 from trainables.store import DAY_S, Store
@@ -38,9 +39,9 @@ def show_store(root: Path | str, kind: str | None = None) -> None:
         kind: of the entries; all by default.
 
     Raises:
-        SpecError: there is no such folder, or the URL cannot be used.
+        SpecError: there is no such folder or kind, or the URL cannot be used.
     """
-    found = [entry for entry in entries(_store(root)) if kind in (None, entry.kind)]
+    found = [entry for entry in entries(_store(root, kind)) if kind in (None, entry.kind)]
     Console().print(_table(str(root), found))
 
 
@@ -51,9 +52,9 @@ def prune_store(root: Path | str, days: float, kind: str | None = None) -> None:
         kind: of entries and leftovers; all by default.
 
     Raises:
-        SpecError: there is no such folder, or the URL cannot be used.
+        SpecError: there is no such folder or kind, or the URL cannot be used.
     """
-    pruned, console = prune(_store(root), days, kind), Console()
+    pruned, console = prune(_store(root, kind), days, kind), Console()
     if pruned.entries:
         console.print(_table(f"removed from {root}", pruned.entries))
     lines = [f"removed {counted(len(pruned.entries), 'entry', 'entries')}, {size_text(_size(pruned.entries))}"]
@@ -68,7 +69,9 @@ def prune_store(root: Path | str, days: float, kind: str | None = None) -> None:
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
-def _store(root: Path | str) -> Store:
+def _store(root: Path | str, kind: str | None) -> Store:
+    if kind is not None and kind not in DESCRIPTIONS:
+        raise SpecError("--kind", [f"{kind!r} is unknown; {choices(kind, DESCRIPTIONS)}"])
     store = Store(root)
     if store.remote is None and not store.root.is_dir():
         raise SpecError(

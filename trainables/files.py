@@ -49,6 +49,11 @@ def read_at_most(path: Path, max_bytes: int) -> bytes:
     return content
 
 
+def is_web_address(origin: str) -> bool:
+    """Whether `origin` is the URL of a server, and not a path or a database."""
+    return origin.startswith(("http://", "https://"))
+
+
 def digest(value: Any) -> str:
     """The first 16 hex digits of the SHA-256 of `value` as canonical JSON: the identity of a configuration."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -31,8 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sweeps import runner, work
-from sweeps.cluster import connect
-from sweeps.preflight import at_once
+from sweeps.cluster import connect_ray
+from sweeps.preflight import slots
 from sweeps.spec import CONFIGS, SweepSpec, load_spec
 from sweeps.spec_file import Resources
 from sweeps.warm_start import Known
@@ -119,7 +119,7 @@ def _cluster(folder: Path) -> Iterator[None]:
 
 def _searched(spec: SweepSpec, epoch_s: float) -> Cost:
     """The cost of a search whose trials sleep; when it returns, all records are written."""
-    assert at_once(spec, connect()) == SLOTS
+    assert slots(spec, connect_ray()) == SLOTS
     sleeping, runtime = partial(sleep_trial, epoch_s=epoch_s), work.runtime(spec, unread_splits())
     import_module("mlflow")  # Tune does it inside `fit`, once a process, where it is given a callback
     with recorded(spec, SLOTS) as recorder, patch.object(runner, "tune_trial", sleeping):

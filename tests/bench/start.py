@@ -16,7 +16,7 @@ from ray import tune
 from ray.tune import Callback
 
 from sweeps import runner, work
-from sweeps.cluster import connect
+from sweeps.cluster import connect_ray
 from sweeps.spec import SweepSpec, parse_spec
 from sweeps.warm_start import Known
 from trainables.config import Runtime, TrialConfig
@@ -44,7 +44,7 @@ def run(options: list[str]) -> dict[str, float]:
     with TemporaryDirectory() as folder:
         spec = parse_spec(SPEC.format(trials=trials, folder=folder), "start")
         splits = work.prepared(spec)
-        config, runtime, ray = work.base_config(spec, splits), work.runtime(spec, splits), connect()
+        config, runtime, ray = work.base_config(spec, splits), work.runtime(spec, splits), connect_ray()
         print("training a base step of one epoch ...", flush=True)
         ray.get(ray.remote(joint_task).remote(config, runtime, 0))
         ray.get(ray.remote(tables_task).remote(config, runtime))

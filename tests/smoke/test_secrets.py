@@ -25,8 +25,8 @@ pytestmark = pytest.mark.smoke
 PLANTED = ("MLFLOW_TRACKING_PASSWORD", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN")
 LISTENING = """
 import json
-from sweeps.cluster import connect
-ray = connect()
+from sweeps.cluster import connect_ray
+ray = connect_ray()
 ray.get(ray.remote(lambda: 0).remote())
 import psutil
 family = [psutil.Process(), *psutil.Process().children(recursive=True)]

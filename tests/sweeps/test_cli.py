@@ -88,6 +88,21 @@ def test_what_is_not_there_is_told_in_one_line(tmp_path: Path, arguments: tuple[
     assert list(tmp_path.iterdir()) == []
 
 
+def test_options_that_would_do_nothing_are_refused(tmp_path: Path) -> None:
+    population, checkpoint = tmp_path / "population.yaml", tmp_path / "weights.pth"
+    population.write_text(text_of(scheduler={"name": "pbt"}))
+    checkpoint.touch()
+    refused = {
+        ("run", str(population), "--max-concurrent", "2"): "pbt takes turns with as many trials as the cluster holds",
+        ("export", str(checkpoint), "out", "--data", str(population)): "--format torch takes no --data",
+        ("export", str(checkpoint), "out", "--format", "onnx"): "--format onnx needs --data",
+    }
+    for arguments, why in refused.items():
+        answer = CliRunner().invoke(main, arguments)
+        assert answer.exit_code == 2
+        assert why in answer.output
+
+
 @pytest.mark.parametrize("verb", main.commands)
 def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
     shown = CliRunner().invoke(main, [verb, "--help"])

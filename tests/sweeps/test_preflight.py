@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cluster import HEAD, Nodes, connect, machines
+from sweeps.cluster import HEAD, Nodes, connect_ray, machines
 from sweeps.preflight import check_node, versions_here
 from trainables.errors import PalimpsestError
 
@@ -69,4 +69,4 @@ def test_a_cluster_is_joined_only_by_who_says_how_it_knows_its_users(monkeypatch
     with pytest.raises(
         PalimpsestError, match=r"RAY_AUTH_MODE must be what the nodes of .* have, one of token, disabled"
     ):
-        connect()
+        connect_ray()

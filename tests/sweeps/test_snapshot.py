@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.snapshot import KEPT, Snapshots, restorable
+from sweeps.snapshot import KEPT, Snapshots, put_back
 from trainables.errors import CheckpointError
 
 FIRST, LATER = "2026-01-01_10-00-00", "2026-01-02_10-00-00"
@@ -55,10 +55,10 @@ def search(request: pytest.FixtureRequest, tmp_path: Path) -> Search:
 
 
 def test_without_one_it_is_a_fresh_start(tmp_path: Path) -> None:
-    assert not restorable(tmp_path)
+    assert not put_back(tmp_path)
     (tmp_path / "tune").mkdir()
     (tmp_path / "tune" / "tuner.pkl").touch()
-    assert not restorable(tmp_path)  # killed before the first state was written
+    assert not put_back(tmp_path)  # killed before the first state was written
 
 
 def test_the_newest_whole_one_is_gone_on_from(search: Search) -> None:
@@ -66,7 +66,7 @@ def test_the_newest_whole_one_is_gone_on_from(search: Search) -> None:
         search.write(content)
         search.step()
     search.copy()
-    assert restorable(search.folder)
+    assert put_back(search.folder)
     assert search.content == {"two"}
 
 
@@ -79,7 +79,7 @@ def test_a_driver_that_died_while_it_wrote_gives_way_to_the_one_before(search: S
     search.write("two", stamp, files)
     search.step()  # Tune's last call, even when it could not write
     search.copy()
-    assert restorable(search.folder)
+    assert put_back(search.folder)
     assert search.content == {"one"}
 
 
@@ -90,7 +90,7 @@ def test_what_a_driver_had_copied_in_part_is_made_whole(search: Search, files: i
     search.write("two")
     search.step()
     search.copy(files)
-    assert restorable(search.folder)
+    assert put_back(search.folder)
     assert search.content == {"two"}
 
 
@@ -101,7 +101,7 @@ def test_what_became_of_tunes_own_files_does_not_matter(search: Search, torn: by
     search.copy()
     for file in search.experiment.glob("*20*"):
         file.write_bytes(torn)
-    assert restorable(search.folder)
+    assert put_back(search.folder)
     assert search.content == {"one"}
 
 
@@ -111,7 +111,7 @@ def test_one_that_could_not_be_kept_is_kept_later(search: Search) -> None:
     search.step()
     (search.folder / KEPT).rmdir()
     search.step()
-    assert restorable(search.folder)
+    assert put_back(search.folder)
     assert search.content == {"one"}
 
 
@@ -119,14 +119,14 @@ def test_a_driver_killed_within_the_first_one_starts_afresh(search: Search) -> N
     search.write("one", files=2)
     search.step()
     search.copy()
-    assert not restorable(search.folder)
+    assert not put_back(search.folder)
 
 
 def test_one_that_is_lost_is_never_taken_for_a_fresh_start(search: Search) -> None:
     (search.folder / "trials" / "a").mkdir(parents=True)
     (search.folder / "trials" / "a" / "events.jsonl").touch()
     with pytest.raises(CheckpointError, match=r"snapshot\.tar: must be there, .*; delete the sweep's folder `tune`"):
-        restorable(search.folder)
+        put_back(search.folder)
 
 
 @pytest.mark.parametrize("torn", [b"", b"\x00" * 64])
@@ -135,7 +135,7 @@ def test_a_broken_one_is_an_error_that_says_what_to_do(search: Search, torn: byt
     search.step()
     (search.folder / KEPT).write_bytes(torn)
     with pytest.raises(CheckpointError, match=r"snapshot\.tar: is broken; delete the sweep's folder `tune`"):
-        restorable(search.folder)
+        put_back(search.folder)
 
 
 def test_tunes_own_beginning_must_be_there(search: Search) -> None:
@@ -143,4 +143,4 @@ def test_tunes_own_beginning_must_be_there(search: Search) -> None:
     search.step()
     (search.experiment / "tuner.pkl").unlink()
     with pytest.raises(CheckpointError, match=r"must have Tune's tuner\.pkl"):
-        restorable(search.folder)
+        put_back(search.folder)

@@ -164,6 +164,12 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"tracking_uri": "http://me:se/c@ret@host"}, "tracking_uri: http://me:***@host: must hold no password, since "),
     ({"store": "ftp://host/?password=secret&user=me"}, "store: ftp://host/?password=***&user=me: must hold no "),
     ({"scheduler": {"grace": 5}}, "scheduler.grace: `grace < 5` (epochs of all incremental steps) must hold, "),
+    ({"scheduler": {"brackets": 2}}, "scheduler.brackets: acts only with hyperband, but the scheduler is asha"),
+    (
+        {"scheduler": {"name": "median", "reduction_factor": 2}},
+        "scheduler.reduction_factor: acts only with asha or hyperband, but the scheduler is median",
+    ),
+    ({"scheduler": {"name": "pbt", "grace": 1}}, "scheduler.grace: acts only with asha or hyperband or median, "),
     ({"resources": {"gpu": 1.5}}, "resources.gpu: must be a whole number above 1, but got 1.5"),
     ({"resources": {"cpu": 6, "gpu": 4}}, "resources.cpu: must be a multiple of the 4 devices, "),
     ({"resources": {"gpu": float("inf")}}, "resources.gpu: input should be a finite number, but got inf"),

@@ -142,6 +142,12 @@ def test_one_kind_is_shown_alone(store: Store, capsys: pytest.CaptureFixture[str
     assert row.startswith("scores ")
 
 
+def test_an_unknown_kind_is_refused(folder: Store) -> None:
+    for verb in (lambda: show_store(folder.root, "step"), lambda: prune_store(folder.root, 0, "step")):
+        with pytest.raises(SpecError, match="'step' is unknown; did you mean 'steps'"):
+            verb()
+
+
 def test_age_and_last_use_are_told(folder: Store, capsys: pytest.CaptureFixture[str]) -> None:
     entry = build(folder, **STEP)
     manifest = json.loads((entry / "manifest.json").read_text())

@@ -20,7 +20,7 @@ from trainables.checkpoints import read_checkpoint
 from trainables.detectors.nanodet import REG_MAX
 from trainables.detectors.published import renamed
 from trainables.errors import CheckpointError, in_a_line
-from trainables.files import written_whole
+from trainables.files import is_web_address, written_whole
 from trainables.recipes import Recipe
 
 StateDict = dict[str, Tensor]
@@ -54,7 +54,7 @@ def build_detector(name: str, num_classes: int, recipe: Recipe, pretrained: str 
 
 
 def _load_backbone(detector: BaseDetector, origin: str) -> None:
-    saved = _downloaded(origin) if origin.startswith(("http://", "https://")) else read_checkpoint(Path(origin))
+    saved = _downloaded(origin) if is_web_address(origin) else read_checkpoint(Path(origin))
     found = renamed(named_tensors(saved, origin))
     tensors = {name.removeprefix("backbone."): tensor for name, tensor in found.items()}
     own = detector.backbone.state_dict()
