@@ -91,6 +91,11 @@ class TrialConfig:
         return DETECTORS[self.detector].recipe
 
     @property
+    def method_params(self) -> Any:
+        """`params` as an object of the method's class."""
+        return METHODS[self.method].params(**self.params)
+
+    @property
     def config_id(self) -> str:
         """The hash of everything that determines the trial's numbers."""
         identity = self.step_identity(len(self.scenario.steps) - 1)

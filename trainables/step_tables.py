@@ -214,15 +214,14 @@ class StepTables:
             return None
         if (features := heard_features(config)) is not None:
             return self._forwards(teacher, features)
-        cls, floor = METHODS[config.method].params, response_floor(config, runtime)
+        params, floor = config.method_params, response_floor(config, runtime)
 
         def build(folder: Path) -> None:
-            loosest = cls(**{**config.params, **floor})
-            write_responses(folder, self._said(teacher()), loosest, config.response_dtype)
+            write_responses(folder, self._said(teacher()), replace(params, **floor), config.response_dtype)
 
         own = {"teacher": self._teacher_identity, "floor": floor, "dtype": config.response_dtype}
         self._folders["responses"] = self._shared("responses", own, build)
-        return TableTeacher(self._folders["responses"], cls(**config.params), config.device)
+        return TableTeacher(self._folders["responses"], params, config.device)
 
     def _forwards(self, teacher: Callable[[], BaseDetector], features: tuple[str, ...]) -> ForwardTable:
         config = self._config

@@ -110,7 +110,7 @@ def latent_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan:
 
 def shares_backbone(config: TrialConfig) -> bool:
     """Whether the whole backbone stays as the base step left it."""
-    params = METHODS[config.method].params(**config.params)
+    params = config.method_params
     frozen, statistics = getattr(params, "frozen", "none"), getattr(params, "backbone_bn", "eval")
     return (frozen, statistics) == ("backbone", "eval")
 
@@ -119,7 +119,7 @@ def heard_features(config: TrialConfig) -> tuple[str, ...] | None:
     """The teacher's features that the method listens to everywhere; None where it listens here and there alone."""
     method = METHODS[config.method]
     everywhere = () if "pseudo_label" in method.parts else None
-    features: tuple[str, ...] | None = getattr(method.params(**config.params), "features", everywhere)
+    features: tuple[str, ...] | None = getattr(config.method_params, "features", everywhere)
     one_tower = DETECTORS[config.detector].head == "nanodet"
     return tuple(name for name in features if name != "reg_tower") if features and one_tower else features
 

@@ -154,8 +154,7 @@ def build_model(config: TrialConfig, step: int, previous: Path | None, tables: S
     )
     if step < config.first_step:
         return wrapped(frozen="backbone" if config.freeze_base else "none")
-    method = METHODS[config.method]
-    params = method.params(**config.params)
+    method, params = METHODS[config.method], config.method_params
     scope = "full" if getattr(params, "loss_scope", "labelled") == "full" else "labelled"
     wrapped = partial(
         wrapped,
@@ -204,8 +203,7 @@ def _student(config: TrialConfig, step: int, previous: Path | None) -> BaseDetec
     classes = len(config.scenario.seen(step))
     student = build_detector(config.detector, classes, config.recipe, None if previous else config.pretrained)
     if previous is not None:
-        params = METHODS[config.method].params(**config.params)
-        weights = grown(config.detector, read_weights(previous), classes, params.new_row_init)
+        weights = grown(config.detector, read_weights(previous), classes, config.method_params.new_row_init)
         load_weights(student, weights, str(previous))
     if config.devices > 1 and config.device == "cuda":  # torch has none for a CPU
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
