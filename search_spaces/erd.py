@@ -87,7 +87,6 @@ class ERDParams:
     ] = "clamped"
     average_eps: Annotated[bool, BOOL, "float32 epsilon in averages, as mmdet 3; released 2022: False"] = True
     lr_rule: Annotated[str, Choice(("linear", "none")), "lr in proportion to the batch; released 2022: none"] = "linear"
-    images_per_device: Annotated[int, IntUniform(0, 1024), "the only batch that works, 0 for any; released 2022: 2"] = 0
 
 
 PRESETS = {
@@ -102,6 +101,5 @@ PRESETS = {
         normaliser="plain",
         average_eps=False,
         lr_rule="none",
-        images_per_device=2,
     ),
 }

@@ -68,11 +68,6 @@ class ILYOLOXParams:
     w_box: Annotated[float, Uniform(0.0, 5.0), "L1 term, in sides of the image; released: 0", DISTILLED] = 0.0
     new_row_init: Annotated[str, NEW_ROW_INIT, "rows of new classes"] = "focal_prior"
 
-    @property
-    def features(self) -> tuple[str, ...]:
-        """It listens to a teacher's logits, everywhere."""
-        return ()
-
 
 _PAPER = ILYOLOXParams()
 _HARD = ILYOLOXParams(select="all_by_one", which="posandprev")

@@ -20,10 +20,5 @@ class LwFParams:
     loss_scope: Annotated[str, LOSS_SCOPE, "class channels that ground truth trains; released: full"] = "full"
     new_row_init: Annotated[str, NEW_ROW_INIT, "rows of new classes"] = "focal_prior"
 
-    @property
-    def features(self) -> tuple[str, ...]:
-        """What it listens to beside a teacher's logits, everywhere: nothing."""
-        return ()
-
 
 PRESETS = {"published": LwFParams()}

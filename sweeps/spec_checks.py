@@ -209,20 +209,15 @@ def _batch_problems(values: Mapping[str, Any]) -> Iterator[str]:
     if "training" not in values or values.get("detector") not in DETECTORS:
         return
     batch = values["training"].batch_size or DETECTORS[values["detector"]].recipe.batch_size
-
-    def line(where: str, what: str, needed: int) -> Iterator[str]:
-        if needed and needed != batch:
+    chosen = [
+        ("training.batch_size", f"preset {preset!r}", method, preset)
+        for method in values.get("method", ())
+        if (preset := _preset(values, method))
+    ]
+    chosen += [("compare", repr(entry), *entry.partition("/")[::2]) for entry in values.get("compare", ())]
+    for where, what, method, preset in chosen:
+        if method in METHODS and (needed := METHODS[method].batch_sizes.get(preset, batch)) != batch:
             yield f"{where}: `batch_size = {needed}` must hold for {what}, but got {batch}"
-
-    for method in values.get("method", ()):
-        if preset := _preset(values, method):
-            own = getattr(METHODS[method].presets[preset], "images_per_device", 0)
-            needed = values.get("fixed", {}).get("images_per_device", own)
-            yield from line("training.batch_size", f"preset {preset!r}", needed)
-    for entry in values.get("compare", ()):
-        method, _, preset = entry.partition("/")
-        if method in METHODS and (chosen := METHODS[method].presets.get(preset or METHODS[method].default_preset)):
-            yield from line("compare", repr(entry), getattr(chosen, "images_per_device", 0))
 
 
 def _other_problems(values: Mapping[str, Any], check_files: bool) -> Iterator[str]:

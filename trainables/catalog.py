@@ -17,16 +17,28 @@ class Method:
     """A way to learn new classes.
 
     Attributes:
+        presets: its parameters by the name of a preset; the first one is the default.
         target: builds its distiller; None where there is nothing to distil.
+        heads: the families of heads that it runs on.
         parts: what else it does: `replay`, `latent_replay`, `pseudo_label`, `teacher_boxes` (pseudo-labels of its own).
+        batch_sizes: by preset, images a device where it works with so many alone.
     """
 
-    params: type
     presets: Mapping[str, Any]
-    default_preset: str
     target: str | None
     heads: tuple[str, ...]
     parts: tuple[str, ...] = ()
+    batch_sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def params(self) -> type:
+        """The class of its parameters."""
+        return type(self.presets[self.default_preset])
+
+    @property
+    def default_preset(self) -> str:
+        """The preset of who names none."""
+        return next(iter(self.presets))
 
     @property
     def taught(self) -> bool:
@@ -40,6 +52,23 @@ class Method:
 
 
 @dataclass(frozen=True)
+class Head:
+    """A family of heads; how one is asked and trained is told by `trainables.detectors.families`.
+
+    Attributes:
+        classifiers: the convolutions with a row for each class.
+        rows_behind: rows of box outputs that follow those of the classes in the same convolution.
+        by_prediction: whether its assigner looks at what the student predicts.
+        towers: the features that it has beside the neck's.
+    """
+
+    classifiers: tuple[str, ...]
+    rows_behind: int = 0
+    by_prediction: bool = False
+    towers: tuple[str, ...] = ("cls_tower", "reg_tower")
+
+
+@dataclass(frozen=True)
 class Detector:
     """A detector by family of its head; `target(num_classes, recipe, **options)` returns its mmdet model config."""
 
@@ -50,28 +79,33 @@ class Detector:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-_GFL, _YOLOX = ("gfl", "gflv2"), ("yolox",)
-_ANY = (*_GFL, *_YOLOX, "nanodet")
-_ALONE = {
-    "finetune": Method(finetune.FinetuneParams, finetune.PRESETS, "default", None, _ANY),
-    "erd": Method(erd.ERDParams, erd.PRESETS, "fixed", "trainables.distillation.erd:ERD", (*_GFL, "nanodet")),
-    "ld": Method(ld.LDParams, ld.PRESETS, "vlr", "trainables.distillation.ld:LD", _GFL),
-    "lwf": Method(lwf.LwFParams, lwf.PRESETS, "published", "trainables.distillation.lwf:LwF", _ANY),
-    "sid": Method(sid.SIDParams, sid.PRESETS, "published", "trainables.distillation.sid:SID", _ANY),
-    "latent": Method(latent.LatentParams, latent.PRESETS, "published", "trainables.distillation.sid:SID", _ANY),
-    "latent_replay": Method(
-        latent.LatentReplayParams, latent.REPLAY_PRESETS, "published", None, _ANY, ("latent_replay",)
-    ),
-    "replay": Method(replay.ReplayParams, replay.PRESETS, "published", None, _ANY, ("replay",)),
-    "pseudo_label": Method(
-        pseudo_label.PseudoLabelParams, pseudo_label.PRESETS, "default", None, _ANY, ("pseudo_label",)
-    ),
-    "ilyolox": Method(
-        ilyolox.ILYOLOXParams, ilyolox.PRESETS, "paper", "trainables.distillation.ckd:CKD", _YOLOX, ("teacher_boxes",)
+HEADS = {
+    "gfl": Head(("bbox_head.gfl_cls",)),
+    "gflv2": Head(("bbox_head.gfl_cls",)),
+    "yolox": Head(tuple(f"bbox_head.multi_level_conv_cls.{level}" for level in range(3)), by_prediction=True),
+    "nanodet": Head(
+        tuple(f"bbox_head.gfl_cls.{level}" for level in range(4)),
+        rows_behind=4 * 8,  # edges, each with reg_max + 1 bins
+        by_prediction=True,
+        towers=("cls_tower",),
     ),
 }
+
+_ANY, _GFL = tuple(HEADS), ("gfl", "gflv2")
+_ALONE = {
+    "finetune": Method(finetune.PRESETS, None, _ANY),
+    "erd": Method(erd.PRESETS, "trainables.distillation.erd:ERD", (*_GFL, "nanodet"), batch_sizes={"erd_2022": 2}),
+    "ld": Method(ld.PRESETS, "trainables.distillation.ld:LD", _GFL),
+    "lwf": Method(lwf.PRESETS, "trainables.distillation.lwf:LwF", _ANY),
+    "sid": Method(sid.PRESETS, "trainables.distillation.sid:SID", _ANY),
+    "latent": Method(latent.PRESETS, "trainables.distillation.sid:SID", _ANY),
+    "latent_replay": Method(latent.REPLAY_PRESETS, None, _ANY, ("latent_replay",)),
+    "replay": Method(replay.PRESETS, None, _ANY, ("replay",)),
+    "pseudo_label": Method(pseudo_label.PRESETS, None, _ANY, ("pseudo_label",)),
+    "ilyolox": Method(ilyolox.PRESETS, "trainables.distillation.ckd:CKD", ("yolox",), ("teacher_boxes",)),
+}
 _PARTS = {"replay": replay.ReplayParams, "pseudo_label": pseudo_label.PseudoLabelParams}
-_DISTILLERS = ("erd", "latent", "ld", "lwf", "sid")
+_DISTILLERS = tuple(name for name, method in _ALONE.items() if method.target and not method.parts)
 _COMBINED = {
     ("replay",): (*_DISTILLERS, "ilyolox"),
     ("pseudo_label",): _DISTILLERS,
@@ -84,11 +118,11 @@ def _combined(parts: tuple[str, ...], distiller: str) -> Method:
     name, classes = "-".join(filter(None, (*parts, distiller))), [_PARTS[part] for part in parts]
     if alone is None:
         cls = merged(name, classes)
-        return Method(cls, {"default": cls()}, "default", None, _ANY, parts)
+        return Method({"default": cls()}, None, _ANY, parts)
     scoped = "loss_scope" in params_of(alone.params)  # else the distiller leaves old classes to itself
     cls = merged(name, [*classes, alone.params], without=() if scoped else ("loss_scope",))
     presets = {preset: cls(**asdict(values)) for preset, values in alone.presets.items()}
-    return replace(alone, params=cls, presets=presets, parts=(*parts, *alone.parts))
+    return replace(alone, presets=presets, parts=(*parts, *alone.parts))
 
 
 METHODS = _ALONE | {

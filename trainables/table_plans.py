@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.distributions import Scalar
-from search_spaces.params import covers, floor
-from trainables.catalog import DETECTORS, METHODS, part_config, strides
+from search_spaces.params import covers, floor, params_of
+from trainables.catalog import DETECTORS, HEADS, METHODS, part_config, strides
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import steps
 from trainables.datasets.splits import Split
@@ -22,7 +22,6 @@ from trainables.recipes import Recipe
 TABLE_VERSION = 1
 """Counts the changes of this code that change what tables hold."""
 
-ASSIGNED_BY_PREDICTION = ("yolox", "nanodet")  # families of heads
 LAST_STRIDE = 32  # of every backbone
 POSITIVES_PER_OBJECT = 12  # a guess for sizes alone: ATSS takes 9 candidates a level and keeps some
 
@@ -54,7 +53,7 @@ def image_plan(split: Split, recipe: Recipe, runtime: Runtime, training: bool = 
 
 def target_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan:
     """What each location of a step's training images should say."""
-    if DETECTORS[config.detector].head in ASSIGNED_BY_PREDICTION:
+    if HEADS[DETECTORS[config.detector].head].by_prediction:
         return TablePlan(0, "the assigner looks at what the student predicts")
     if reason := _augmented(config.recipe):
         return TablePlan(0, reason)
@@ -118,10 +117,10 @@ def shares_backbone(config: TrialConfig) -> bool:
 def heard_features(config: TrialConfig) -> tuple[str, ...] | None:
     """The teacher's features that the method listens to everywhere; None where it listens here and there alone."""
     method = METHODS[config.method]
-    everywhere = () if "pseudo_label" in method.parts else None
-    features: tuple[str, ...] | None = getattr(config.method_params, "features", everywhere)
-    one_tower = DETECTORS[config.detector].head == "nanodet"
-    return tuple(name for name in features if name != "reg_tower") if features and one_tower else features
+    if "pseudo_label" not in method.parts and any(param.keeps for param in params_of(method.params).values()):
+        return None
+    there = ("fpn", *HEADS[DETECTORS[config.detector].head].towers)
+    return tuple(name for name in getattr(config.method_params, "features", ()) if name in there)
 
 
 def _heard(config: TrialConfig, runtime: Runtime) -> tuple[float, int]:

@@ -73,7 +73,7 @@ def test_the_released_codes_differ_from_ours_where_the_literature_says() -> None
     }  # fmt: skip
     assert changed["erd_2022"] == {
         "cls_reduction": "concat_mean", "box_reduction": "sum_images", "decode_with_stride": False,
-        "normaliser": "plain", "average_eps": False, "lr_rule": "none", "images_per_device": 2,
+        "normaliser": "plain", "average_eps": False, "lr_rule": "none",
     }  # fmt: skip
 
 

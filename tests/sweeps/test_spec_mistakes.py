@@ -66,7 +66,6 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"fixed": {"lambda_cls": 1.0}}, "fixed.lambda_cls: is searched as well; one of the two must go"),
     ({"fixed": {"lambda_bx": 1.0}}, "fixed.lambda_bx: method 'erd' on 'gfl_r18_tiny' has no such parameter; did "),
     ({"preset": "erd_2022"}, "training.batch_size: `batch_size = 2` must hold for preset 'erd_2022', but got 16"),
-    ({"fixed": {"images_per_device": 8}}, "training.batch_size: `batch_size = 8` must hold for preset 'fixed', "),
     ({"compare": ["erd/erd_2022"]}, "compare: `batch_size = 2` must hold for 'erd/erd_2022', but got 16"),
     ({"compare": ["finetun"]}, "compare: 'finetun' is unknown; did you mean 'finetune'? available: "),
     ({"objective": "ap_al"}, "objective: 'ap_al' is unknown; did you mean 'ap_all'? available: "),

@@ -14,10 +14,9 @@ from mmengine.optim import OptimWrapper
 
 from search_spaces.optim import TinyOptimParams
 from tests.trainables.batches import SIDE, sample, tiny
-from trainables.catalog import DETECTORS, METHODS, misfit
+from trainables.catalog import DETECTORS, HEADS, METHODS, misfit
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import DataConfig, Splits, prepare
-from trainables.detectors.growth import CLASSIFIERS
 from trainables.detectors.nanodet import NanoDetPlusHead
 from trainables.incremental import IncrementalDetector
 from trainables.scenarios import named_scenario
@@ -47,7 +46,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     paths = {detector: folder / f"{detector}.pt" for detector in ("gfl_r18_tiny", "yoloy_tiny", "nanodet_tiny")}
     for detector, path in paths.items():
         weights = tiny(5, detector=detector).state_dict()
-        for prefix in CLASSIFIERS[DETECTORS[detector].head]:
+        for prefix in HEADS[DETECTORS[detector].head].classifiers:
             weights[f"{prefix}.weight"] = weights[f"{prefix}.weight"] * 20
             weights[f"{prefix}.bias"] = weights[f"{prefix}.bias"] + 4
         for name in (name for name in weights if "conv_obj" in name and name.endswith("bias")):

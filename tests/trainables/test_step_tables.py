@@ -181,7 +181,7 @@ def test_no_other_parameter_counts(config: TrialConfig, runtime: Runtime, before
         "lambda_cls": 9.0, "lambda_box": 9.0, "topk": 50, "thr": 0.3, "cls_loss": "kl", "T": 2, "box_weight": "none",
         "box_norm": "count", "nms_iou": 0.5, "cls_reduction": "sum_images", "box_reduction": "sum_images",
         "decode_with_stride": False, "new_row_init": "mean_old", "normaliser": "plain", "average_eps": False,
-        "lr_rule": "none", "images_per_device": 4,
+        "lr_rule": "none",
     }  # fmt: skip
     assert CHOOSES.keys() | others.keys() == ERD.keys()
     assert all(ERD[name] != value for name, value in others.items())

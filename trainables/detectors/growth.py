@@ -15,9 +15,8 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from search_spaces.distributions import Scalar
-from trainables.catalog import DETECTORS, load
+from trainables.catalog import DETECTORS, HEADS, load
 from trainables.checkpoints import read_checkpoint
-from trainables.detectors.nanodet import REG_MAX
 from trainables.detectors.published import renamed
 from trainables.errors import CheckpointError, in_a_line
 from trainables.files import is_web_address, written_whole
@@ -25,15 +24,6 @@ from trainables.recipes import Recipe
 
 StateDict = dict[str, Tensor]
 PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
-CLASSIFIERS = {
-    "gfl": ("bbox_head.gfl_cls",),
-    "gflv2": ("bbox_head.gfl_cls",),
-    "nanodet": tuple(f"bbox_head.gfl_cls.{level}" for level in range(4)),
-    "yolox": tuple(f"bbox_head.multi_level_conv_cls.{level}" for level in range(3)),
-}
-"""By family of the head, the convolutions with a row for each class."""
-ROWS_BEHIND = {"nanodet": 4 * (REG_MAX + 1)}
-"""Rows of box outputs that follow those of the classes in the same convolution."""
 
 
 def build_detector(name: str, num_classes: int, recipe: Recipe, pretrained: str | None = None) -> BaseDetector:
@@ -94,9 +84,9 @@ def grown(name: str, weights: StateDict, num_classes: int, new_row_init: str) ->
     Raises:
         CheckpointError: the weights hold more classes than asked for.
     """
-    larger, head = dict(weights), DETECTORS[name].head
-    behind = ROWS_BEHIND.get(head, 0)
-    for prefix in CLASSIFIERS[head]:
+    larger, head = dict(weights), HEADS[DETECTORS[name].head]
+    behind = head.rows_behind
+    for prefix in head.classifiers:
         known, offset = weights[f"{prefix}.weight"], weights[f"{prefix}.bias"]
         weight, bias = known[: len(known) - behind], offset[: len(known) - behind]
         new = num_classes - len(weight)
