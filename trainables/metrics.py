@@ -6,7 +6,8 @@ All values are fractions; nan means undefined (not introduced yet, or no ground 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,17 +23,6 @@ OMEGA_KINDS = {
     "omega_m": "ap_medium",
     "omega_l": "ap_large",
 }
-
-UPWARD = (
-    "ap_all", "ap_old", "ap_new", "ap50_all", "ap75_all", "ap_small", "ap_medium", "ap_large", "ap_avg", "hmean", "bwt",
-    *OMEGA_KINDS,
-)  # fmt: skip
-DOWNWARD = (
-    "forgetting", "forgetting_clamped", "fpp", "intransigence", "abs_gap", "rel_gap", "rsd", "rsd_clamped", "rpd",
-    "rpd_clamped",
-)  # fmt: skip
-DIRECTIONS = dict.fromkeys(UPWARD, "max") | dict.fromkeys(DOWNWARD, "min")
-"""Every record that a sweep can aim at, and which way it is better."""
 
 
 def summarize(
@@ -57,7 +47,7 @@ def summarize(
     return [
         {
             **_ap_records(seen, step_ap_TK, mean_or_nan(ap["ap"][t, steps_C < t]), t),
-            **_memory_records(step_ap_TK[: t + 1, : t + 1]),
+            **{name: read(step_ap_TK[: t + 1, : t + 1]) for name, (_, read) in OF_STEPS.items()},
             **_reference_records(ap["ap"][t], joint["ap"][t], steps_C, t),
             **{name: float(omega_T[t]) for name, omega_T in omegas.items()},
             "n_no_gt": float(np.isnan(ap["ap"][t, steps_C <= t]).sum()),
@@ -142,6 +132,11 @@ def backward_transfer(step_ap_TK: FloatArray) -> float:
     return mean_or_nan(step_ap_TK[-1, :-1] - np.diagonal(step_ap_TK)[:-1])
 
 
+def first_drop(step_ap_TK: FloatArray) -> float:
+    """The drop of AP on the first step's classes since they were learnt."""
+    return float(step_ap_TK[0, 0] - step_ap_TK[-1, 0])
+
+
 def forward_transfer(zero_shot_ap_TK: FloatArray, untrained_ap_K: FloatArray) -> float:
     """Mean AP of each step's classes just before they are learnt, above that of an untrained head.
 
@@ -154,6 +149,27 @@ def forward_transfer(zero_shot_ap_TK: FloatArray, untrained_ap_K: FloatArray) ->
     Source: Lopez-Paz and Ranzato (GEM), arXiv 1706.08840.
     """
     return mean_or_nan(np.diagonal(zero_shot_ap_TK, offset=1) - untrained_ap_K[1:])
+
+
+OF_STEPS: dict[str, tuple[Literal["max", "min"], Callable[[FloatArray], float]]] = {
+    "forgetting": ("min", forgetting),
+    "forgetting_clamped": ("min", forgetting_clamped),
+    "bwt": ("max", backward_transfer),
+    "fpp": ("min", first_drop),
+}
+"""By name what is read off `step_ap_TK`, AP of step k's classes after step t, and which way it is better."""
+
+UPWARD = (
+    "ap_all", "ap_old", "ap_new", "ap50_all", "ap75_all", "ap_small", "ap_medium", "ap_large", "ap_avg", "hmean",
+    *OMEGA_KINDS,
+)  # fmt: skip
+DOWNWARD = ("intransigence", "abs_gap", "rel_gap", "rsd", "rsd_clamped", "rpd", "rpd_clamped")
+DIRECTIONS = (
+    dict.fromkeys(UPWARD, "max")
+    | dict.fromkeys(DOWNWARD, "min")
+    | {name: direction for name, (direction, _) in OF_STEPS.items()}
+)
+"""Every record that a sweep can aim at, and which way it is better."""
 
 
 def ratios(ap: npt.ArrayLike, joint_ap: npt.ArrayLike) -> FloatArray:
@@ -191,15 +207,6 @@ def _ap_records(seen: Mapping[str, FloatArray], step_ap_TK: FloatArray, ap_old: 
         **{f"ap_step_{k + 1}": float(step_ap_TK[t, k]) for k in range(t + 1)},
         "ap_avg": mean_or_nan(seen["ap"][: t + 1]),
         "hmean": harmonic_mean(ap_old, ap_new),
-    }
-
-
-def _memory_records(step_ap_TK: FloatArray) -> dict[str, float]:
-    return {
-        "forgetting": forgetting(step_ap_TK),
-        "forgetting_clamped": forgetting_clamped(step_ap_TK),
-        "bwt": backward_transfer(step_ap_TK),
-        "fpp": float(step_ap_TK[0, 0] - step_ap_TK[-1, 0]),
     }
 
 
