@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+MAX_LINES = 20
+
 _PASSWORD = re.compile(r"(://[^\s:/@'\"]*:)[^\s'\"]+(?=@)|([?&]password=)[^\s'\"&]+")
 
 
@@ -28,6 +30,12 @@ def in_a_line(error: BaseException) -> str:
 def one_line(error: BaseException) -> str:
     """The kind of an error before what `in_a_line` says."""
     return f"{type(error).__name__}: {in_a_line(error)}"
+
+
+def capped(lines: Iterable[str], most: int = MAX_LINES) -> list[str]:
+    """The first `most` lines, and one with the number of the others."""
+    every = list(lines)
+    return every[:most] + [f"... and {len(every) - most} more"] * (len(every) > most)
 
 
 class PalimpsestError(Exception):

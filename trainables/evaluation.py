@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from trainables.errors import DataError
+from trainables.errors import DataError, capped
 from trainables.metrics import FloatArray
 
 
@@ -169,4 +169,4 @@ def _detection_problems(detections: Sequence[Mapping[str, Any]], known_images: S
 
 
 def _few(ids: Sequence[int]) -> str:
-    return ", ".join(map(str, ids[:5])) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+    return ", ".join(capped(map(str, ids), 5))

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainables.detectors.families import family_of
 from trainables.detectors.forward import Batch, Completes, Distiller, Forward, Samples, Targets, n_pseudo, rounded
-from trainables.errors import TrainingError
+from trainables.errors import TrainingError, capped
 from trainables.latents import Latents, Stages, gathered
 
 
@@ -191,4 +191,4 @@ def _frozen_part(student: BaseDetector, what: str) -> list[nn.Module]:
 def _require_same(student: BaseDetector, teacher: BaseDetector) -> None:
     own, other = student.backbone.state_dict(), teacher.backbone.state_dict()
     if changed := [name for name, value in own.items() if not torch.equal(value, other[name])]:
-        raise ValueError(f"a shared backbone must be the teacher's, but {', '.join(changed[:3])} differ")
+        raise ValueError(f"a shared backbone must be the teacher's, but {', '.join(capped(changed, 3))} differ")

@@ -11,19 +11,18 @@ import os
 import reprlib
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
 from trainables.datasets.splits import Split
 from trainables.datasets.steps import Coco, training_set
-from trainables.errors import DataError
+from trainables.errors import DataError, capped
 from trainables.files import read_at_most, write_json
 from trainables.scenarios import Scenario
 
 MAX_BYTES = 8 << 30
 MAX_SIDE = 1 << 20  # pixels; OpenCV reads no larger image
-MAX_LINES = 20
 EDGE = 1.0  # pixels; boxes that touch the border leave it by float noise in real data, COCO's own included
 
 Entry = dict[str, Any]
@@ -39,7 +38,7 @@ def load(path: Path, images: Path, drop_empty_boxes: bool = False) -> Coco:
         drop_empty_boxes: drop boxes without an area with a warning, for the official files; else they are faults.
 
     Raises:
-        DataError: everything that is wrong with the file, at most `MAX_LINES` lines of it.
+        DataError: everything that is wrong with the file, as far as `capped` goes.
     """
     coco = read(path)
     if drop_empty_boxes:
@@ -139,13 +138,6 @@ def require_classes(coco: Coco, scenario: Scenario) -> None:
             problems.append(f"step {step} ({', '.join(group)}): no image has a box of its classes")
     if problems:
         raise DataError(f"scenario {scenario.name}", problems)
-
-
-def capped(problems: Iterable[str]) -> list[str]:
-    """The first `MAX_LINES` problems, and a line with the number of the others."""
-    lines = list(problems)
-    more = len(lines) - MAX_LINES
-    return lines if more <= 0 else [*lines[:MAX_LINES], f"... and {more} more"]
 
 
 def faults(coco: Any, images: Path) -> Iterator[str]:

@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trainables.datasets.annotations import capped, faults, without_empty_boxes
+from trainables.datasets.annotations import faults, without_empty_boxes
 from trainables.datasets.annotations import write as write_annotations
 from trainables.datasets.coco import divided
 from trainables.datasets.splits import PARTS, Splits, built_once
 from trainables.datasets.steps import Coco
-from trainables.errors import DataError
+from trainables.errors import DataError, capped
 from trainables.files import digest, file_digest, read_at_most
 from trainables.scenarios import VOC
 

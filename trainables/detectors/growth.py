@@ -18,7 +18,7 @@ from search_spaces.distributions import Scalar
 from trainables.catalog import DETECTORS, HEADS, load
 from trainables.checkpoints import read_checkpoint
 from trainables.detectors.published import renamed
-from trainables.errors import CheckpointError, in_a_line
+from trainables.errors import CheckpointError, capped, in_a_line
 from trainables.files import is_web_address, written_whole
 from trainables.recipes import Recipe
 
@@ -126,7 +126,7 @@ def load_weights(module: nn.Module, weights: StateDict, origin: str) -> None:
         if key in weights and (not _is_plain(weights[key]) or own[key].shape != weights[key].shape)
     ]
     if problems:
-        raise CheckpointError(origin, problems[:10] + [f"... and {len(problems) - 10} more"] * (len(problems) > 10))
+        raise CheckpointError(origin, capped(problems, 10))
     module.load_state_dict(weights)
 
 

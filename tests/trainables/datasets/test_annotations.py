@@ -11,8 +11,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from tests.trainables.datasets.conftest import Coco, pets
-from trainables.datasets.annotations import MAX_LINES, load, read, require_classes, write
-from trainables.errors import DataError
+from trainables.datasets.annotations import load, read, require_classes, write
+from trainables.errors import MAX_LINES, DataError
 from trainables.scenarios import custom_scenario
 
 Edit = Callable[[Coco], Any]
