@@ -19,7 +19,7 @@ from tests.bench.digits import base_step
 from trainables import engine, training
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets.image_table import StepDataset
-from trainables.detectors import gfl_losses
+from trainables.detectors.families import GFL
 from trainables.detectors.forward import Batch
 from trainables.incremental import IncrementalDetector
 from trainables.step_tables import StepTables, training_data
@@ -90,13 +90,13 @@ def _ready(model: IncrementalDetector, batch: Any) -> tuple[Tensor, Any, Any, Te
     data = model.data_preprocessor(batch, True)
     images, samples = data["inputs"], data["data_samples"]
     with torch.no_grad():
-        output = gfl_losses.forward(model.student, images)
+        output = GFL.forward(model.student, images)
     return images, model.targets(output, samples), model.responses(samples), model.trained(samples)
 
 
 def _losses(
     model: IncrementalDetector, images: Tensor, targets: Any, taught: Any, trained: Tensor
 ) -> dict[str, Tensor]:
-    student = gfl_losses.forward(model.student, images)
-    losses = gfl_losses.losses(student, targets, trained, **model.gt_options)
+    student = GFL.forward(model.student, images)
+    losses = GFL.losses(student, targets, trained, **model.gt_options)
     return losses | model.distiller(student, taught, model.old, Batch((), targets))

@@ -15,7 +15,7 @@ import torch
 from tests.bench.digits import base_step
 from trainables import engine, training
 from trainables.config import Runtime, TrialConfig
-from trainables.detectors import gfl_losses
+from trainables.detectors.families import GFL
 from trainables.detectors.forward import Batch
 from trainables.distillation.erd import Taught, taught
 from trainables.incremental import IncrementalDetector
@@ -93,7 +93,7 @@ def _compared(config: TrialConfig, runtime: Runtime, base: StepResult, batches: 
             images, samples = prepared["inputs"], prepared["data_samples"]
             begin = time.perf_counter()
             with torch.no_grad():
-                live = taught(gfl_losses.forward(teacher, images), model.distiller.params)
+                live = taught(GFL.forward(teacher, images), model.distiller.params)
             told = time.perf_counter()
             _iteration(model, images, samples, live, optimizer)
             times["student"] += (time.perf_counter() - told) / len(data)
@@ -109,9 +109,9 @@ def _compared(config: TrialConfig, runtime: Runtime, base: StepResult, batches: 
 
 
 def _iteration(model: IncrementalDetector, images: Any, samples: Any, live: Taught, optimizer: Any) -> None:
-    student = gfl_losses.forward(model.student, images)
+    student = GFL.forward(model.student, images)
     targets = model.targets(student, samples)
-    losses = gfl_losses.losses(student, targets, model.trained(samples), **model.gt_options)
+    losses = GFL.losses(student, targets, model.trained(samples), **model.gt_options)
     losses |= model.distiller(student, live, model.old, Batch(samples, targets))
     optimizer.zero_grad()
     torch.stack([value for name, value in losses.items() if name.startswith("loss")]).sum().backward()
@@ -121,7 +121,7 @@ def _iteration(model: IncrementalDetector, images: Any, samples: Any, live: Taug
 @torch.no_grad()
 def _difference(model: IncrementalDetector, images: Any, samples: Any, live: Taught) -> float:
     """The largest relative difference between a loss by the live teacher and by a fresh look into the table."""
-    student = gfl_losses.forward(model.student, images)
+    student = GFL.forward(model.student, images)
     batch = Batch(samples, model.targets(student, samples))
     one, other = (model.distiller(student, known, model.old, batch) for known in (live, model.responses(samples)))
     return max(float((one[name] - other[name]).abs() / one[name].abs().clamp(min=1e-12)) for name in one)

@@ -11,7 +11,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from tests.trainables.batches import REG_MAX, SIDE, STRIDES, images, sample, tiny
-from trainables.detectors import gfl_losses
+from trainables.detectors.families import GFL
 from trainables.detectors.forward import Forward, boxes_around, expected_distances, flatten_levels
 from trainables.detectors.gfl_losses import GFLTerms, Targets, assign, distribution_focal, gfl_terms
 
@@ -42,7 +42,7 @@ def no_gradients_left(detector: SingleStageDetector) -> Iterator[None]:
 
 
 def output_of(detector: SingleStageDetector, count: int) -> Forward:
-    return gfl_losses.forward(detector, images(count))
+    return GFL.forward(detector, images(count))
 
 
 def terms_of(
@@ -202,7 +202,7 @@ def test_distribution_focal_shares_two_bins_by_nearness() -> None:
 
 def test_named_losses_are_the_sums_of_their_terms(detector: SingleStageDetector) -> None:
     terms, targets, output = terms_of(detector, [TWO, ONE], NEW)
-    found = gfl_losses.losses(output, assign(detector.bbox_head, [TWO, ONE], CPU), NEW)
+    found = GFL.losses(output, assign(detector.bbox_head, [TWO, ONE], CPU), NEW)
     assert found["loss_cls"] == terms.cls.sum()
     assert found["loss_bbox"] == terms.bbox.sum()
     assert found["loss_dfl"] == terms.dfl.sum()

@@ -9,7 +9,7 @@ from mmdet.structures import DetDataSample
 
 from search_spaces.ld import LDParams
 from tests.trainables.batches import SIDE, images, sample
-from trainables.detectors import gfl_losses
+from trainables.detectors.families import GFL
 from trainables.detectors.growth import build_detector, frozen, grown, load_weights
 from trainables.distillation.ld import LD
 from trainables.incremental import IncrementalDetector
@@ -30,7 +30,7 @@ def detector(num_classes: int) -> BaseDetector:
 def test_a_score_is_class_probability_times_quality() -> None:
     found = detector(4).eval()
     with torch.no_grad():
-        output = gfl_losses.forward(found, images(2))
+        output = GFL.forward(found, images(2))
     probabilities = output.box_logits.unflatten(-1, (4, -1)).softmax(-1)
     top = probabilities.topk(4, dim=-1).values
     statistics = torch.cat([top, top.mean(-1, keepdim=True)], -1).flatten(-2)
@@ -57,7 +57,7 @@ def test_its_test_scores_boxes_that_way() -> None:
     given = DetDataSample(metainfo={"img_shape": shape, "batch_input_shape": shape, "scale_factor": (1.0, 1.0)})
     with torch.no_grad():
         (answer,) = found.predict(images(1), [given], rescale=False)
-        output = gfl_losses.forward(found, images(1))
+        output = GFL.forward(found, images(1))
     best = output.score_logits.sigmoid().max().item()
     assert answer.pred_instances.scores[0].item() == pytest.approx(best, rel=1e-5)
 

@@ -10,7 +10,7 @@ from mmengine.config import ConfigDict
 
 from tests.trainables.batches import images, tiny
 from trainables.catalog import DETECTORS, load
-from trainables.detectors import gfl_losses
+from trainables.detectors.families import GFL
 from trainables.detectors.growth import StateDict, frozen, grown, load_weights
 from trainables.errors import CheckpointError
 
@@ -124,7 +124,7 @@ def test_a_grown_detector_says_the_same_of_old_classes(five: BaseDetector, weigh
     larger = tiny(8, seed=1)
     load_weights(larger, grown("gfl_r18_tiny", weights, 8, "focal_prior"), "grown")
     with torch.no_grad():
-        before, after = (gfl_losses.forward(detector.eval(), images(2)) for detector in (five, larger))
+        before, after = (GFL.forward(detector.eval(), images(2)) for detector in (five, larger))
     torch.testing.assert_close(after.cls_logits[..., :5], before.cls_logits)
     torch.testing.assert_close(after.box_logits, before.box_logits)
 

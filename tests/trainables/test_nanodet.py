@@ -7,7 +7,6 @@ import torch
 from mmdet.models import SingleStageDetector
 
 from tests.trainables.batches import SIDE, images, sample, tiny
-from trainables.detectors import nanodet_losses
 from trainables.detectors.families import family_of
 from trainables.detectors.forward import Forward
 from trainables.detectors.gfl_losses import quality_focal
@@ -25,7 +24,7 @@ def detector() -> SingleStageDetector:
 
 
 def passed(detector: SingleStageDetector, count: int) -> Forward:
-    return nanodet_losses.forward(detector, images(count))
+    return family_of(detector).forward(detector, images(count))
 
 
 def test_the_forward_pass_is_the_heads(detector: SingleStageDetector) -> None:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from search_spaces.pseudo_label import PseudoLabelParams
 from tests.trainables.batches import SIDE, STRIDES, Boxes, images, sample, tiny
-from trainables.detectors import gfl_losses
+from trainables.detectors.families import GFL
 from trainables.detectors.forward import Forward
+from trainables.detectors.gfl_losses import assign
 from trainables.distillation.pseudo_label import PseudoLabels
 from trainables.recipes import TINY
 
@@ -23,7 +24,7 @@ def answer(found: list[tuple[tuple[float, float, float, float], int, float]]) ->
     """A teacher that sees these boxes, of these classes with these scores, in one image, and nothing else."""
     detector = tiny(NUM_OLD).eval()
     with torch.no_grad():
-        output = gfl_losses.forward(detector, images(1))
+        output = GFL.forward(detector, images(1))
     cls_logits = torch.full_like(output.cls_logits, -20.0)
     box_logits = torch.zeros_like(output.box_logits).unflatten(-1, (4, -1))
     for number, (box, label, score) in enumerate(found):
@@ -94,7 +95,7 @@ def test_they_are_what_the_detector_itself_detects_in_the_image_that_it_is_given
     torch.nn.init.normal_(detector.bbox_head.gfl_cls.weight, std=0.3)
     shape = (SIDE, SIDE)
     with torch.no_grad():
-        output = gfl_losses.forward(detector, images(1).flip(-1))
+        output = GFL.forward(detector, images(1).flip(-1))
         given = DetDataSample(metainfo={"img_shape": shape, "batch_input_shape": shape, "scale_factor": (1.0, 1.0)})
         (expected,) = detector.predict(images(1).flip(-1), [given], rescale=False)
     kept = expected.pred_instances[expected.pred_instances.scores > 0.3]
@@ -109,7 +110,7 @@ def test_pseudo_positives_weigh_less_if_asked() -> None:
     head = tiny(8).bbox_head
     pseudo_labels = PseudoLabels(PseudoLabelParams(pseudo_weight=0.25), OLD, TINY.nms_iou)
     samples = pseudo_labels(teacher, [sample([(40.0, 40.0, 60.0, 60.0)], [7])])
-    targets = gfl_losses.assign(head, samples, torch.device("cpu"))
+    targets = assign(head, samples, torch.device("cpu"))
     weighed = pseudo_labels.weighed(targets, samples, torch.arange(8)[None] == 7)
     of: dict[int, Tensor] = {label: weighed.weights[targets.labels == label] for label in (2, 7, 8)}
     assert (of[2] == 0.25).all()

@@ -19,7 +19,7 @@ from tests.trainables.pictures import write_pictures
 from trainables.datasets.detection import DetectionDataset
 from trainables.datasets.image_table import stacked
 from trainables.datasets.steps import training_set
-from trainables.detectors import gfl_losses
+from trainables.detectors.families import GFL
 from trainables.detectors.forward import Samples
 from trainables.detectors.gfl_losses import Targets, assign
 from trainables.detectors.target_table import TargetTable, write_targets
@@ -67,7 +67,7 @@ def table(
 
 def assert_found(table: TargetTable, detector: SingleStageDetector, items: list[dict[str, Any]]) -> None:
     images, samples = preprocessed(detector, items)
-    found = table(gfl_losses.forward(detector, images), [item["data_samples"] for item in items])
+    found = table(GFL.forward(detector, images), [item["data_samples"] for item in items])
     assert_same(found, assign(detector.bbox_head, samples, CPU))
 
 
@@ -119,7 +119,7 @@ def test_images_without_objects_and_with_padding_have_rows(detector: SingleStage
     write_targets(tmp_path, detector.bbox_head, [(images, samples)])
     table = TargetTable(tmp_path, len(NAMES))
     for rows in ([0, 2], [1, 2], [2, 1], [1]):
-        chosen, output = [samples[row] for row in rows], gfl_losses.forward(detector, images[rows])
+        chosen, output = [samples[row] for row in rows], GFL.forward(detector, images[rows])
         expected = assign(detector.bbox_head, chosen, CPU)
         assert_same(table(output, chosen), expected)
         assert [bool((weights == 0).any()) for weights in expected.weights] == [row > 0 for row in rows]

@@ -10,6 +10,7 @@ from mmengine.structures import InstanceData
 
 from tests.trainables.batches import SIDE, images, sample, tiny
 from trainables.detectors import yolox_losses
+from trainables.detectors.families import YOLOX
 from trainables.detectors.forward import CodedForward
 
 NUM_CLASSES = 4
@@ -27,7 +28,7 @@ def detector() -> SingleStageDetector:
 
 
 def passed(detector: SingleStageDetector, count: int) -> CodedForward:
-    return yolox_losses.forward(detector, images(count))
+    return YOLOX.forward(detector, images(count))
 
 
 def test_the_forward_pass_is_mmdets(detector: SingleStageDetector) -> None:

@@ -18,7 +18,8 @@ def training_set(coco: Coco, class_names: Sequence[str]) -> Coco:
     """The images with at least one valid box of `class_names`, and of all boxes only those of `class_names`.
 
     Boxes of earlier and of later classes are removed: an unlabelled object is background.
-    A crowd box of the classes stays, as a region to ignore, but does not bring its image in.
+    A crowd box of the classes stays, but brings no image in: no assigner learns it, and its region is background, as in
+    mmdet's own configurations.
 
     Args:
         coco: images, annotations, categories; any category ids in any order.

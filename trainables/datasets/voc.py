@@ -33,8 +33,8 @@ def write(root: Path, out: Path, num_tune: int | None = None, seed: int = 0) -> 
     """The splits of PASCAL VOC: train and tune from trainval of the years present, test = VOC2007 test.
 
     Without VOC2007 test, VOC2012 val is the test and VOC2012 gives its `train` list alone. An object marked
-    `difficult` becomes a crowd box: ignored in training and evaluation. Boxes are 1-based in VOC; 1 is subtracted from
-    every coordinate, as mmdet does.
+    `difficult` becomes a crowd box: not learnt, and ignored in evaluation. Boxes are 1-based in VOC; 1 is subtracted
+    from every coordinate, as mmdet does.
 
     Args:
         root: the folder that holds `VOCdevkit`, or that folder itself.

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import torch
+from mmdet.structures import DetDataSample
 from torch import Tensor
+
+
+def of_sample(sample: DetDataSample, like: Tensor) -> Tensor:
+    """(K, 4) the boxes that a sample carries, in mmdet's wrapper or not, of the type and on the device of `like`."""
+    boxes = sample.gt_instances.bboxes
+    return getattr(boxes, "tensor", boxes).to(like)
 
 
 def centers(boxes: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainables.detectors.boxes import of_sample
 from trainables.detectors.forward import Forward, Samples, Targets
 
 TOP, IOU_WEIGHT, EPS = 13, 3.0, 1e-7
@@ -29,9 +30,8 @@ def assign(num_classes: int, output: Forward, samples: Samples) -> Targets:
 def _of_image(
     num_classes: int, grid: Forward, sample: DetDataSample, logits: Tensor, boxes: Tensor
 ) -> tuple[Tensor, Tensor]:
-    real = sample.gt_instances
-    present = getattr(real.bboxes, "tensor", real.bboxes).to(boxes)
-    known = real.labels.to(boxes.device)
+    present = of_sample(sample, boxes)
+    known = sample.gt_instances.labels.to(boxes.device)
     index, _ = matched(grid.centers, logits, boxes, present, known)
     labels, wanted = torch.full_like(index, num_classes), torch.zeros_like(boxes)
     positive = index >= 0

@@ -118,7 +118,7 @@ class CodedForward(Forward):
 @dataclass(frozen=True)
 class Targets:
     """What each location should say. Labels (B, N) are label ids, `background` where nothing is; `weights` (B, N) are
-    0 where a location is padding or ignored; `boxes` (B, N, 4) in px count where a label is not background;
+    0 where a location is padding; `boxes` (B, N, 4) in px count where a label is not background;
     `num_pos` is the sum over images of max(positives, 1)."""
 
     labels: Tensor

@@ -28,13 +28,8 @@ from trainables.detectors.forward import (
 from trainables.detectors.heads import GFLv2Head
 
 
-def forward(detector: SingleStageDetector, images: Tensor) -> Forward:
-    """The detector's raw outputs on preprocessed images (B, 3, H, W), in float32."""
-    return from_stages(detector, detector.backbone(images))
-
-
 def from_stages(detector: SingleStageDetector, stages: Sequence[Tensor]) -> Forward:
-    """The same from the outputs of its backbone."""
+    """The detector's raw outputs, in float32, from those of its backbone."""
     head: GFLHead = detector.bbox_head
     fpn = detector.neck(stages)
     cls_tower, reg_tower = ([_through(convs, level) for level in fpn] for convs in (head.cls_convs, head.reg_convs))
@@ -87,8 +82,7 @@ def assign(head: GFLHead, samples: Samples, device: torch.device) -> Targets:
     sizes = [_grid(metas[0]["batch_input_shape"], stride) for stride in head.prior_generator.strides]
     anchors, valid = head.get_anchors(sizes, metas, device=device)
     present = [sample.gt_instances for sample in samples]
-    ignored = [sample.get("ignored_instances") for sample in samples]
-    result = head.get_targets(anchors, valid, present, metas, ignored)
+    result = head.get_targets(anchors, valid, present, metas)
     _, labels, label_weights, boxes, _, num_pos = result
     return Targets(
         torch.cat(labels, 1), torch.cat(label_weights, 1), torch.cat(boxes, 1), float(num_pos), head.num_classes

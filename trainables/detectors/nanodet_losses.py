@@ -13,13 +13,8 @@ from trainables.detectors.gfl_losses import on_grid
 from trainables.detectors.nanodet import NanoDetPlusHead
 
 
-def forward(detector: SingleStageDetector, images: Tensor) -> Forward:
-    """The detector's raw outputs on preprocessed images (B, 3, H, W), in float32."""
-    return from_stages(detector, detector.backbone(images))
-
-
 def from_stages(detector: SingleStageDetector, stages: Sequence[Tensor]) -> Forward:
-    """The same from the outputs of its backbone."""
+    """The detector's raw outputs, in float32, from those of its backbone."""
     head: NanoDetPlusHead = detector.bbox_head
     fpn = detector.neck(stages)
     towers = head.towers(fpn)

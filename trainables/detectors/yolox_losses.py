@@ -17,6 +17,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.detectors.boxes import of_sample
 from trainables.detectors.forward import CodedForward, Samples, Targets, flatten_levels
 
 W_OBJ, W_BOX = 1.0, 5.0
@@ -46,13 +47,8 @@ class AssignedTargets(Targets):
         return self.assigned >= 0
 
 
-def forward(detector: SingleStageDetector, images: Tensor) -> CodedForward:
-    """The detector's raw outputs on preprocessed images (B, 3, H, W), in float32."""
-    return from_stages(detector, detector.backbone(images))
-
-
 def from_stages(detector: SingleStageDetector, stages: Sequence[Tensor]) -> CodedForward:
-    """The same from the outputs of its backbone."""
+    """The detector's raw outputs, in float32, from those of its backbone."""
     head: YOLOXHead = detector.bbox_head
     fpn = list(detector.neck(stages))
     cls_tower = _each(head.multi_level_cls_convs, fpn)
@@ -93,9 +89,8 @@ def assign(head: YOLOXHead, output: CodedForward, samples: Samples) -> AssignedT
 def _of_image(
     head: YOLOXHead, priors: Tensor, sample: DetDataSample, scores: Tensor, boxes: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    real = sample.gt_instances
-    present = getattr(real.bboxes, "tensor", real.bboxes).to(boxes)
-    known = InstanceData(bboxes=present, labels=real.labels.to(boxes.device))
+    present = of_sample(sample, boxes)
+    known = InstanceData(bboxes=present, labels=sample.gt_instances.labels.to(boxes.device))
     found = head.assigner.assign(InstanceData(bboxes=boxes, scores=scores, priors=priors), known)
     assigned = found.gt_inds - 1
     positive = assigned >= 0

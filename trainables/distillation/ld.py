@@ -7,12 +7,11 @@ suffixes as in `trainables.detectors.forward`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from search_spaces.ld import LDParams
+from trainables.detectors.boxes import of_sample
 from trainables.detectors.forward import Batch, Forward, Samples
 from trainables.distillation.divergence import kl_rows
 from trainables.distillation.regions import finegrained, general_instances, inside_boxes, valuable
@@ -85,7 +84,7 @@ class LD:
 
     def valuable(self, grid: Forward, samples: Samples) -> Tensor:
         """(B, N) how valuable each location is; see `regions.valuable`."""
-        return torch.stack([self._valuable(grid, boxes) for boxes in _boxes(grid, samples)])
+        return torch.stack([self._valuable(grid, of_sample(sample, grid.centers)) for sample in samples])
 
     def _valuable(self, grid: Forward, boxes: Tensor) -> Tensor:
         """Kept by boxes, as an epoch has the same ones again, and off the device: most locations have no value."""
@@ -102,15 +101,8 @@ class LD:
             region = general_instances(student, teacher, old, self.params.gi_scope)
         else:
             rule = finegrained if self.params.imitation == "finegrained" else inside_boxes
-            region = torch.stack([rule(student.anchors, boxes) for boxes in _boxes(student, batch.samples)])
+            region = torch.stack([rule(student.anchors, of_sample(one, student.centers)) for one in batch.samples])
         found = imitation_terms(student, teacher, region, main)
         if self.params.imitation == "decouple":
             found = found + BACKGROUND_WEIGHT * imitation_terms(student, teacher, ~region, main)
         return found
-
-
-def _boxes(grid: Forward, samples: Samples) -> Iterator[Tensor]:
-    """The boxes (K, 4) of each sample."""
-    for sample in samples:
-        boxes = sample.gt_instances.bboxes
-        yield getattr(boxes, "tensor", boxes).to(grid.centers)

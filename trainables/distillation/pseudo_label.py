@@ -16,6 +16,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from search_spaces.pseudo_label import PseudoLabelParams
+from trainables.detectors.boxes import of_sample
 from trainables.detectors.forward import Forward, Samples, Targets
 
 SMALLEST = 1.0  # px of a side
@@ -38,18 +39,16 @@ class PseudoLabels:
         return [self._completed(sample, scores[image], boxes[image]) for image, sample in enumerate(samples)]
 
     def _completed(self, sample: DetDataSample, scores: Tensor, boxes: Tensor) -> DetDataSample:
-        real = sample.gt_instances
-        real_boxes = getattr(real.bboxes, "tensor", real.bboxes).to(boxes)
+        real_boxes = of_sample(sample, boxes)
         found, labels = self.detections(scores, boxes, sample.img_shape)
-        same = labels[:, None] == real.labels.to(labels)
+        real_labels = sample.gt_instances.labels.to(labels)
+        same = labels[:, None] == real_labels
         doubled = (bbox_overlaps(found, real_boxes) * same > self.params.dedup_iou).any(1)
         completed = DetDataSample(metainfo=sample.metainfo)
         completed.gt_instances = InstanceData(
             bboxes=torch.cat([real_boxes, found[~doubled]]),
-            labels=torch.cat([real.labels.to(labels), labels[~doubled]]),
+            labels=torch.cat([real_labels, labels[~doubled]]),
         )
-        if "ignored_instances" in sample:
-            completed.ignored_instances = sample.ignored_instances
         return completed
 
     def detections(self, scores: Tensor, boxes: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:

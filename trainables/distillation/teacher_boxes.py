@@ -16,6 +16,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from search_spaces.ilyolox import ILYOLOXParams
+from trainables.detectors.boxes import of_sample
 from trainables.detectors.forward import CodedForward, Samples
 from trainables.detectors.yolox_losses import AssignedTargets
 
@@ -112,13 +113,12 @@ class TeacherBoxes:
         self, sample: DetDataSample, probabilities: Tensor, objectness: Tensor, boxes: Tensor
     ) -> DetDataSample:
         found = select(probabilities, objectness, boxes, self.params, self.old)
-        real = sample.gt_instances
-        present = getattr(real.bboxes, "tensor", real.bboxes).to(boxes)
+        present = of_sample(sample, boxes)
         labels = self.labels.to(boxes.device)[probabilities[found].argmax(-1)]
         completed = DetDataSample(metainfo=sample.metainfo)
         completed.gt_instances = InstanceData(
             bboxes=torch.cat([boxes[found], present]),
-            labels=torch.cat([labels, real.labels.to(labels)]),
+            labels=torch.cat([labels, sample.gt_instances.labels.to(labels)]),
             prior=torch.cat([found, found.new_full((len(present),), NOBODY)]),
         )
         return completed
