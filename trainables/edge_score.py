@@ -20,12 +20,10 @@ from trainables.datasets.detection import DetectionDataset
 from trainables.datasets.image_table import in_order, stacked
 from trainables.datasets.splits import Split
 from trainables.edge import Array, Footprint, OnnxDetector, detections, footprint, write_int8, write_onnx
-from trainables.errors import DataError
 from trainables.evaluation import evaluate
 from trainables.pipelines import test_pipeline
 from trainables.prediction import coco_rows, predict
 from trainables.recipes import Recipe
-from trainables.table_plans import resized
 
 CALIBRATION_IMAGES = 100
 
@@ -53,11 +51,7 @@ class EdgeExport:
     def __init__(self, detector: BaseDetector, recipe: Recipe, train: Split, test: Split) -> None:
         self._detector, self._recipe = detector, recipe
         self._classes = tuple(detector.dataset_meta["classes"])
-        known = {category["name"] for category in test.coco["categories"]}
-        if missing := [name for name in self._classes if name not in known]:
-            raise DataError(
-                str(test.annotations), [f"must have the detector's classes, but lacks {', '.join(missing)}"]
-            )
+        self._category_ids = steps.category_ids(test.coco, self._classes)
         self._train, self._test = train, test
         self.size = _size([*train.coco["images"], *test.coco["images"]], recipe)
 
@@ -96,11 +90,6 @@ class EdgeExport:
             rows += coco_rows(sample.img_id, found, self._category_ids)
         return rows
 
-    @property
-    def _category_ids(self) -> list[int]:
-        ids = {category["name"]: category["id"] for category in self._test.coco["categories"]}
-        return [ids[name] for name in self._classes]
-
     def _ap(self, rows: list[dict[str, Any]]) -> float:
         table = evaluate(self._test.coco, rows, self._category_ids).per_class["ap"]
         return float(np.nanmean(table))
@@ -121,6 +110,6 @@ class EdgeExport:
 
 def _size(images: Iterable[dict[str, Any]], recipe: Recipe) -> tuple[int, int]:
     """Height and width that every image fits in after the resize, padded."""
-    sizes = np.array([resized(image["height"], image["width"], recipe) for image in images])
+    sizes = np.array([recipe.resized(image["height"], image["width"]) for image in images])
     height, width = (np.ceil(sizes.max(0) / recipe.pad_divisor) * recipe.pad_divisor).astype(int).tolist()
     return height, width

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from trainables.detectors.forward import LOGITS, CodedForward, Forward, Samples, rounded
-from trainables.detectors.target_table import Rows, grid_rows, row_keys
-from trainables.tables import TableWriter, opened
+from trainables.tables import Rows, TableWriter, opened, row_keys
 
 
 def write_forwards(
@@ -36,7 +35,7 @@ def write_forwards(
             table.append(**row_keys(samples), **rows)
             if number == 0:
                 table.append(
-                    **grid_rows(output),
+                    **output.grid_rows,
                     anchor_side=np.array([output.anchor_side]),
                 )
 
@@ -46,7 +45,7 @@ class ForwardTable:
 
     def __init__(self, folder: Path, features: Sequence[str], device: str) -> None:
         self._arrays, self._device = opened(folder), device
-        self._rows = Rows(self._arrays["image_ids"], self._arrays["flipped"])
+        self._rows = Rows(self._arrays)
         self._levels = tuple(self._arrays["level_sizes"].tolist())
         self._features = {name: [f"{name}-{level}" for level in range(len(self._levels))] for name in features}
         self._centers, self._strides = (torch.from_numpy(self._arrays[name]) for name in ("centers", "strides"))

@@ -14,8 +14,7 @@ from mmdet.structures import DetDataSample
 from torch import Tensor
 
 from trainables.detectors.forward import Samples
-from trainables.detectors.target_table import Rows, row_keys
-from trainables.tables import TableWriter, opened
+from trainables.tables import Rows, TableWriter, opened, row_keys
 
 Stages = Sequence[Tensor]
 """One (B, channels, H, W) a stage of the backbone."""
@@ -69,7 +68,7 @@ class LatentTable:
 
     def __init__(self, folder: Path, device: str) -> None:
         arrays = opened(folder)
-        self._rows, self._device = Rows(arrays["image_ids"], arrays["flipped"]), device
+        self._rows, self._device = Rows(arrays), device
         self._stages = [arrays[f"stage-{number}"] for number in range(len(arrays) - 2)]
 
     def holds(self, sample: DetDataSample) -> bool:

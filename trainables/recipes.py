@@ -69,6 +69,15 @@ class Recipe:
         """Whether an image is never seen twice as it was."""
         return bool(self.train_scales or self.affine or self.photometric)
 
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) in px of an image after the resize, as mmcv does it."""
+        if (scale := self.scale) is None:
+            return height, width
+        if not self.keep_ratio:
+            return scale[1], scale[0]
+        factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
+        return int(height * factor + 0.5), int(width * factor + 0.5)
+
 
 def scaled_lr(recipe: Recipe, lr_scale: float, images_per_device: int, devices: int = 1, rule: str = "linear") -> float:
     """`lr_scale * base_lr * (images per device * devices) / reference batch`: the rule of LD, ERD and mmdet.

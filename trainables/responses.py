@@ -16,9 +16,8 @@ from torch import Tensor
 
 from search_spaces.erd import ERDParams
 from trainables.detectors.forward import Forward, Grid, Samples, rounded
-from trainables.detectors.target_table import Rows, grid_rows, row_keys, spans
 from trainables.distillation.erd import Responses, Taught, candidates, responses, select
-from trainables.tables import Array, TableWriter, opened, starts
+from trainables.tables import Array, Rows, TableWriter, opened, row_keys, spans, starts
 
 
 def write_responses(folder: Path, batches: Iterable[tuple[Samples, Forward]], floor: ERDParams, dtype: str) -> None:
@@ -42,7 +41,7 @@ def write_responses(folder: Path, batches: Iterable[tuple[Samples, Forward]], fl
                 box_logits=output.box_logits[at].numpy(force=True).astype(dtype),
             )
             if number == 0:
-                table.append(**grid_rows(output))
+                table.append(**output.grid_rows)
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class TableTeacher:
 
     def __init__(self, folder: Path, params: ERDParams, device: str) -> None:
         self._arrays = arrays = opened(folder)
-        self._rows = Rows(arrays["image_ids"], arrays["flipped"])
+        self._rows = Rows(arrays)
         self._starts = starts(arrays["counts"])
         self._params, self._device = params, device
         sizes = tuple(arrays["level_sizes"].tolist())

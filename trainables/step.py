@@ -11,6 +11,7 @@ import torch
 from mmdet.models import BaseDetector
 
 from trainables.config import Runtime, TrialConfig
+from trainables.datasets import steps
 from trainables.datasets.voc import is_voc
 from trainables.detectors.growth import build_detector, load_weights, set_nms
 from trainables.errors import CheckpointError
@@ -127,8 +128,7 @@ def class_ap(detector: BaseDetector, config: TrialConfig, runtime: Runtime, step
     """
     set_nms(detector, config.nms)
     dataset, truth = scored_data(config, runtime, step)
-    ids = {category["name"]: category["id"] for category in truth["categories"]}
-    category_ids = [ids[name] for name in config.scenario.seen(step)]
+    category_ids = steps.category_ids(truth, config.scenario.seen(step))
     detections = predict(detector, dataset, category_ids, config.batch_size, runtime.workers)
     result = evaluate(truth, detections, category_ids).per_class
     table = {kind: result[kind].tolist() for kind in KINDS}

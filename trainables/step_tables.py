@@ -44,7 +44,6 @@ from trainables.table_plans import (
     heard_features,
     image_plan,
     latent_plan,
-    resized,
     response_floor,
     response_plan,
     target_plan,
@@ -88,7 +87,7 @@ def replay_facts(config: TrialConfig, runtime: Runtime, step: int) -> dict[str, 
     if "latent_replay" in METHODS[config.method].parts:
         return {"replay_images": float(len(kept))}
     images = [image for image in runtime.splits.train.coco["images"] if image["id"] in kept]
-    sizes = [resized(image["height"], image["width"], config.recipe) for image in images]
+    sizes = [config.recipe.resized(image["height"], image["width"]) for image in images]
     return {"replay_images": float(len(kept)), "replay_bytes": float(sum(3 * h * w for h, w in sizes))}
 
 

@@ -171,18 +171,7 @@ def _of_one_size(images: list[dict[str, Any]], recipe: Recipe, num_bytes: int) -
 
 def _sizes(images: list[dict[str, Any]], recipe: Recipe) -> Counter[tuple[int, int]]:
     """How many images have which (height, width) after the resize."""
-    return Counter(resized(image["height"], image["width"], recipe) for image in images)
-
-
-def resized(height: int, width: int, recipe: Recipe) -> tuple[int, int]:
-    """(height, width) in px of an image after the recipe's resize, as mmcv does it."""
-    scale = recipe.scale
-    if scale is None:
-        return height, width
-    if not recipe.keep_ratio:
-        return scale[1], scale[0]
-    factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
-    return int(height * factor + 0.5), int(width * factor + 0.5)
+    return Counter(recipe.resized(image["height"], image["width"]) for image in images)
 
 
 def _levels(config: TrialConfig, height: int, width: int) -> Iterator[int]:

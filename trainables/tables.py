@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
+from mmdet.structures import DetDataSample
 from numpy.typing import NDArray
+from torch import Tensor
 
 from trainables.files import write_json
 
@@ -64,3 +68,39 @@ def _mapped(path: Path, dtype: str, shape: tuple[int, ...]) -> Array:
 def starts(counts: Array) -> Array:
     """(R + 1,) where the rows of each of R groups begin, and where the last ends, from their counts (R,)."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+
+def spans(begins: Array, rows: list[int]) -> tuple[Tensor, Array]:
+    """Of the groups `rows`: for every member its place in `rows`, as a tensor (K,), and its index, as an array (K,)."""
+    counts = [int(begins[row + 1] - begins[row]) for row in rows]
+    members = [np.arange(begins[row], begins[row + 1]) for row in rows]
+    return torch.arange(len(rows)).repeat_interleave(torch.tensor(counts)), np.concatenate(members)
+
+
+class Rows:
+    """Finds the row of an image, as it is or flipped, in a table that holds both.
+
+    Args:
+        arrays: of a table whose rows were written with `row_keys`.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        pairs = zip(arrays["image_ids"].tolist(), arrays["flipped"].tolist(), strict=True)
+        self._rows = {pair: row for row, pair in enumerate(pairs)}
+
+    def __contains__(self, sample: DetDataSample) -> bool:
+        return _row_key(sample) in self._rows
+
+    def __call__(self, samples: Sequence[DetDataSample]) -> list[int]:
+        """The row of each sample."""
+        return [self._rows[_row_key(sample)] for sample in samples]
+
+
+def row_keys(samples: Sequence[DetDataSample]) -> dict[str, Array]:
+    """What `Rows` finds the rows of `samples` by."""
+    image_ids, flipped = zip(*map(_row_key, samples), strict=True)
+    return {"image_ids": np.array(image_ids), "flipped": np.array(flipped)}
+
+
+def _row_key(sample: DetDataSample) -> tuple[int, bool]:
+    return sample.img_id, bool(sample.get("flip", False))

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from tests.bench.digits import erd_config, scenes
 from trainables.config import Runtime
+from trainables.datasets import steps
 from trainables.datasets.image_table import stacked
 from trainables.detectors.growth import build_detector, load_weights, set_nms
 from trainables.detectors.voting_nms import TYPE
@@ -49,8 +50,7 @@ def run(options: list[str]) -> dict[str, float]:
         load_weights(detector, read_weights(run_step(config, runtime, 0, None).weights), "the detector")
         dataset, truth = scored_data(config, runtime, 0)
         candidates = _candidates(detector, DataLoader(dataset, 16, collate_fn=stacked))
-    ids = {category["name"]: category["id"] for category in truth["categories"]}
-    category_ids = [ids[name] for name in config.scenario.class_names]
+    category_ids = steps.category_ids(truth, config.scenario.class_names)
     found, seconds = _suppressed(detector, candidates)
     result: dict[str, float] = {"candidates": sum(len(boxes) for boxes, _ in candidates) / len(candidates)}
     for kind, images in found.items():

@@ -20,7 +20,7 @@ from trainables.config import Runtime, TrialConfig
 from trainables.datasets.splits import Split, Splits
 from trainables.recipes import GFL_1X
 from trainables.scenarios import custom_scenario
-from trainables.table_plans import image_plan, resized, response_floor, response_plan, target_plan
+from trainables.table_plans import image_plan, response_floor, response_plan, target_plan
 
 NAMES = ("cat", "dog", "bird")
 ERD = asdict(PRESETS["fixed"])
@@ -213,11 +213,11 @@ def test_a_size_after_the_resize_is_mmcvs(scale: tuple[int, int] | None) -> None
     drawn = np.random.default_rng(0)
     for height, width in drawn.integers(20, 2000, (300, 2)).tolist():
         expected = mmcv.rescale_size((width, height), scale or 1.0)
-        assert resized(height, width, replace(GFL_1X, scale=scale)) == expected[::-1]
+        assert replace(GFL_1X, scale=scale).resized(height, width) == expected[::-1]
 
 
 def test_out_of_ratio_all_images_have_one_size() -> None:
-    assert resized(500, 375, replace(GFL_1X, scale=(320, 240), keep_ratio=False)) == (240, 320)
+    assert replace(GFL_1X, scale=(320, 240), keep_ratio=False).resized(500, 375) == (240, 320)
 
 
 def test_a_plan_loads_no_torch(even: Splits) -> None:

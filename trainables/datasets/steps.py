@@ -63,6 +63,15 @@ def is_object(annotation: dict[str, Any]) -> bool:
     return not annotation.get("iscrowd", 0) and width > 0 and height > 0
 
 
+def category_ids(coco: Coco, class_names: Sequence[str]) -> list[int]:
+    """The category id of each class.
+
+    Raises:
+        DataError: a class that `coco` has no category for.
+    """
+    return [category["id"] for category in _categories(coco, class_names)]
+
+
 def _categories(coco: Coco, class_names: Sequence[str]) -> list[dict[str, Any]]:
     by_name = {category["name"]: category for category in coco["categories"]}
     if missing := [name for name in class_names if name not in by_name]:

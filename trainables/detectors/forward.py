@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self, TypeVar
 
+import numpy as np
 import torch
 from mmdet.structures import DetDataSample
+from numpy.typing import NDArray
 from torch import Tensor
 
 LOGITS = ("cls_logits", "box_logits", "joint_logits", "obj_logits")
@@ -61,6 +63,15 @@ class Forward:
     def logits(self) -> dict[str, Tensor]:
         """By name all that it says beside features."""
         return {name: value for name in LOGITS if (value := getattr(self, name, None)) is not None}
+
+    @property
+    def grid_rows(self) -> dict[str, NDArray[Any]]:
+        """Where its locations are, as arrays of a table."""
+        return {
+            "centers": self.centers.numpy(force=True),
+            "strides": self.strides.numpy(force=True),
+            "level_sizes": np.array(self.level_sizes),
+        }
 
     @property
     def score_logits(self) -> Tensor:

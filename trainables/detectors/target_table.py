@@ -8,48 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmdet.models import GFLHead
-from mmdet.structures import DetDataSample
 from torch import Tensor
 
 from trainables.detectors.forward import Forward, Samples, Targets
 from trainables.detectors.gfl_losses import assign
-from trainables.tables import Array, TableWriter, opened, starts
-
-
-class Rows:
-    """Finds the row of an image, as it is or flipped, in a table that holds both."""
-
-    def __init__(self, image_ids: Array, flipped: Array) -> None:
-        pairs = zip(image_ids.tolist(), flipped.tolist(), strict=True)
-        self._rows = {(image, bool(flip)): row for row, (image, flip) in enumerate(pairs)}
-
-    def __contains__(self, sample: DetDataSample) -> bool:
-        return self._key(sample) in self._rows
-
-    def __call__(self, samples: Samples) -> list[int]:
-        """The row of each sample."""
-        return [self._rows[self._key(sample)] for sample in samples]
-
-    @staticmethod
-    def _key(sample: DetDataSample) -> tuple[int, bool]:
-        return sample.img_id, bool(sample.get("flip", False))
-
-
-def row_keys(samples: Samples) -> dict[str, Array]:
-    """What `Rows` finds the rows of `samples` by."""
-    return {
-        "image_ids": np.array([sample.img_id for sample in samples]),
-        "flipped": np.array([bool(sample.get("flip", False)) for sample in samples]),
-    }
-
-
-def grid_rows(output: Forward) -> dict[str, Array]:
-    """Where the locations of a forward pass are."""
-    return {
-        "centers": output.centers.numpy(force=True),
-        "strides": output.strides.numpy(force=True),
-        "level_sizes": np.array(output.level_sizes),
-    }
+from trainables.tables import Rows, TableWriter, opened, row_keys, spans, starts
 
 
 def write_targets(folder: Path, head: GFLHead, batches: Iterable[tuple[Tensor, Samples]]) -> None:
@@ -75,7 +38,7 @@ class TargetTable:
 
     def __init__(self, folder: Path, background: int) -> None:
         self._arrays = arrays = opened(folder)
-        self._rows = Rows(arrays["image_ids"], arrays["flipped"])
+        self._rows = Rows(arrays)
         self._starts, self._ignored = starts(arrays["counts"]), starts(arrays["ignored_counts"])
         self._background = background
 
@@ -94,10 +57,3 @@ class TargetTable:
         weights[ignored_image, torch.from_numpy(self._arrays["ignored_places"][ignored]).long()] = 0
         num_pos = float(image.bincount(minlength=len(rows)).clamp(min=1).sum())
         return Targets(labels.to(device), weights.to(device), boxes.to(device), num_pos, self._background)
-
-
-def spans(begins: Array, rows: list[int]) -> tuple[Tensor, Array]:
-    """Of the groups `rows`: for every member its place in `rows`, as a tensor (K,), and its index, as an array (K,)."""
-    counts = [int(begins[row + 1] - begins[row]) for row in rows]
-    members = [np.arange(begins[row], begins[row + 1]) for row in rows]
-    return torch.arange(len(rows)).repeat_interleave(torch.tensor(counts)), np.concatenate(members)
