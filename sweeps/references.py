@@ -17,7 +17,7 @@ from trainables.errors import in_a_line
 from trainables.records import chain_metrics, known_score
 from trainables.store import PROGRESS_FILE, Store
 from trainables.table_plans import image_plan, latent_plan, response_plan, shares_backbone, target_plan
-from trainables.tune import chain_task, joint_task, tables_task, teacher_task
+from trainables.tune import chain_task, first_step_task, tables_task
 
 REFERENCE_METRICS = ("ap_all", "ap_old", "ap_new", "ap50_all", "ap75_all", "hmean", "forgetting", "omega", "rel_gap")
 """What the sweep's run tells of its references; everything about them is in the store."""
@@ -140,9 +140,9 @@ def base_tasks(
 ) -> Any:
     """What all trials begin with, under way: the base step or, of a scenario of one step, one teacher after another."""
     if not teachers:
-        return tasks.submit("base step", joint_task, config, runtime, 0, *after)
+        return tasks.submit("base step", first_step_task, config.joint(0), runtime, *after)
     for name, teacher in teachers.items():
-        after = (tasks.submit(name, teacher_task, teacher, runtime, *after),)
+        after = (tasks.submit(name, first_step_task, teacher, runtime, *after),)
     return after[0]
 
 
@@ -150,7 +150,7 @@ def joint_tasks(tasks: Tasks, spec: SweepSpec, config: TrialConfig, runtime: Run
     """The joint references of all steps but the first, under way; none where the sweep does without them."""
     last = len(config.scenario.steps) - 1
     steps = range(1, last + 1) if spec.joint else ()
-    return [tasks.submit(joint_name(step, last), joint_task, config, runtime, step, *after) for step in steps]
+    return [tasks.submit(joint_name(step, last), first_step_task, config.joint(step), runtime, *after) for step in steps]
 
 
 def teacher_scores(teachers: Mapping[str, TrialConfig], runtime: Runtime) -> dict[str, dict[str, float]]:

@@ -44,14 +44,8 @@ def run_trial(config: TrialConfig, runtime: Runtime, report: Report) -> list[Ste
     return results
 
 
-def run_joint(config: TrialConfig, runtime: Runtime, step: int) -> StepResult:
-    """The reference of `step`, from the store or trained and scored now."""
-    prepare_process(config.threads)
-    return run_step(config.joint(step), runtime, 0, None)
-
-
-def run_teacher(config: TrialConfig, runtime: Runtime) -> StepResult:
-    """The detector that teaches the only step of a scenario, from the store or trained and scored now."""
+def run_first_step(config: TrialConfig, runtime: Runtime) -> StepResult:
+    """The first step alone, from the store or trained and scored now: the base step, a joint reference or a teacher."""
     prepare_process(config.threads)
     return run_step(config, runtime, 0, None)
 

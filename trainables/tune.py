@@ -225,21 +225,11 @@ def _finite(event: dict[str, Any]) -> dict[str, Any]:
     return event | kept
 
 
-def teacher_task(config: TrialConfig, runtime: Runtime, *after: Any) -> None:
-    """Train and score what teaches a scenario's only step, once the tasks `after` are done."""
-    from trainables.trial import run_teacher
+def first_step_task(config: TrialConfig, runtime: Runtime, *after: Any) -> None:
+    """Train and score the first step into the store, once the tasks `after` are done."""
+    from trainables.trial import run_first_step
 
-    on_devices(config, runtime, run_teacher, config, runtime)
-
-
-def joint_task(config: TrialConfig, runtime: Runtime, step: int, *after: Any) -> None:
-    """Train and score the reference of `step` into the store, once the tasks `after` are done.
-
-    For step 0 it is the base step of every trial.
-    """
-    from trainables.trial import run_joint
-
-    on_devices(config, runtime, run_joint, config, runtime, step)
+    on_devices(config, runtime, run_first_step, config, runtime)
 
 
 def tables_task(config: TrialConfig, runtime: Runtime, *after: Any) -> None:

@@ -20,7 +20,7 @@ from sweeps.cluster import connect_ray
 from sweeps.spec import SweepSpec, parse_spec
 from sweeps.warm_start import Known
 from trainables.config import Runtime, TrialConfig
-from trainables.tune import joint_task, tables_task, tune_trial
+from trainables.tune import first_step_task, tables_task, tune_trial
 
 SPEC = """
 name: start
@@ -46,7 +46,7 @@ def run(options: list[str]) -> dict[str, float]:
         splits = work.prepared(spec)
         config, runtime, ray = work.base_config(spec, splits), work.runtime(spec, splits), connect_ray()
         print("training a base step of one epoch ...", flush=True)
-        ray.get(ray.remote(joint_task).remote(config, runtime, 0))
+        ray.get(ray.remote(first_step_task).remote(config, runtime))
         ray.get(ray.remote(tables_task).remote(config, runtime))
         times = _started(spec, config, runtime)
     for number, seconds in enumerate(times):

@@ -16,7 +16,7 @@ from trainables.datasets import DataConfig, Splits, prepare
 from trainables.errors import CheckpointError
 from trainables.export import export_student
 from trainables.scenarios import named_scenario
-from trainables.trial import run_teacher, run_trial
+from trainables.trial import run_first_step, run_trial
 
 pytestmark = pytest.mark.smoke
 
@@ -84,7 +84,7 @@ def test_an_assistant_stands_between_and_each_is_trained_once(splits: Splits, tm
 
 def test_an_exported_teacher_is_as_good_as_the_one_that_was_trained(splits: Splits, tmp_path: Path) -> None:
     place, teacher = runtime(splits, tmp_path), larger(splits)
-    path, _ = export_student(run_teacher(teacher, place).weights, tmp_path / "export")
+    path, _ = export_student(run_first_step(teacher, place).weights, tmp_path / "export")
     found = run_trial(taught(splits, replace(teacher, checkpoint=str(path))), place, ignore)
     assert bits(found) == bits(run_trial(taught(splits, teacher), place, ignore))
     wrong = replace(teacher, checkpoint=str(path), detector="gfl_r34_small")
