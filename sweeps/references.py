@@ -14,8 +14,8 @@ from sweeps.spec import SweepSpec
 from trainables.catalog import METHODS
 from trainables.config import Runtime, TrialConfig
 from trainables.errors import in_a_line
-from trainables.records import chain_metrics, known_score
-from trainables.store import PROGRESS_FILE, Store
+from trainables.records import PROGRESS_FILE, chain_metrics, known_score
+from trainables.store import Store
 from trainables.table_plans import image_plan, latent_plan, response_plan, shares_backbone, target_plan
 from trainables.tune import chain_task, first_step_task, tables_task
 
@@ -150,7 +150,9 @@ def joint_tasks(tasks: Tasks, spec: SweepSpec, config: TrialConfig, runtime: Run
     """The joint references of all steps but the first, under way; none where the sweep does without them."""
     last = len(config.scenario.steps) - 1
     steps = range(1, last + 1) if spec.joint else ()
-    return [tasks.submit(joint_name(step, last), first_step_task, config.joint(step), runtime, *after) for step in steps]
+    return [
+        tasks.submit(joint_name(step, last), first_step_task, config.joint(step), runtime, *after) for step in steps
+    ]
 
 
 def teacher_scores(teachers: Mapping[str, TrialConfig], runtime: Runtime) -> dict[str, dict[str, float]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from trainables.detectors.published import renamed
 from trainables.detectors.voting_nms import TYPE as VOTING
 from trainables.environment import prepare_process
 from trainables.errors import CheckpointError
-from trainables.files import written_whole
+from trainables.files import read_json, written_whole
 from trainables.store_manifest import IDENTITY_FILE
 from trainables.training import read_weights
 
@@ -110,9 +109,9 @@ def _stored_meta(checkpoint: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        identity = json.loads(file.read_bytes())
+        identity = read_json(file)
         return _meta(identity["detector"], identity["classes"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError) as error:
         problem = f"must say what the checkpoint beside it is, but cannot be read: {error!r}"
         raise CheckpointError(str(file), [problem]) from error
 

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from trainables.errors import CheckpointError, PalimpsestError, in_a_line
+
+MAX_BYTES = 8 << 30
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -32,6 +36,19 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON with sorted keys, whole; nan and infinity are refused."""
     with written_whole(path) as aside:
         aside.write_text(json.dumps(value, sort_keys=True, allow_nan=False), encoding="utf-8")
+
+
+def read_json(path: Path, kind: type[PalimpsestError] = CheckpointError) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        PalimpsestError: of that kind; it cannot be read, is no JSON, or is too large.
+    """
+    try:
+        return json.loads(read_at_most(path, MAX_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else in_a_line(error)
+        raise kind(str(path), [f"must be a JSON file, but: {why}"]) from error
 
 
 def read_at_most(path: Path, max_bytes: int) -> bytes:

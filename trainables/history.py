@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from trainables.config import Runtime, Segment, TrialConfig
-from trainables.files import written_whole
-from trainables.store import Store
+from trainables.files import read_json, written_whole
+from trainables.records import STATE_FILE, state_file
 
-STATE, HISTORY = "state.pt", "history.json"
+HISTORY_FILE = "history.json"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class History:
 
 def read_history(folder: Path) -> History:
     """The history in a checkpoint's folder."""
-    told = json.loads((folder / HISTORY).read_text())
+    told = read_json(folder / HISTORY_FILE)
     return History(tuple(Segment(**one) for one in told["schedule"]), tuple(told["events"]))
 
 
@@ -56,23 +56,22 @@ def checkpoint_folder(config: TrialConfig, runtime: Runtime, events: Sequence[Ma
     schedule = [asdict(one) for one in config.segments(0, progress)]
     with TemporaryDirectory() as folder:
         path = Path(folder)
-        (path / HISTORY).write_text(json.dumps({"schedule": schedule, "events": list(events)}))
-        state = state_file(config, runtime, progress)
+        (path / HISTORY_FILE).write_text(json.dumps({"schedule": schedule, "events": list(events)}))
+        state = _state_at(config, runtime, progress)
         if state.exists():
-            shutil.copyfile(state, path / STATE)
+            shutil.copyfile(state, path / STATE_FILE)
         yield path
 
 
 def adopt_state(folder: Path, config: TrialConfig, runtime: Runtime, progress: int) -> None:
     """Put the state of a checkpoint where the step under way looks for it, unless one is there."""
-    state = state_file(config, runtime, progress)
-    if (folder / STATE).exists() and not state.exists():
+    state = _state_at(config, runtime, progress)
+    if (folder / STATE_FILE).exists() and not state.exists():
         with written_whole(state) as aside:
-            shutil.copyfile(folder / STATE, aside)
+            shutil.copyfile(folder / STATE_FILE, aside)
 
 
-def state_file(config: TrialConfig, runtime: Runtime, progress: int) -> Path:
-    """Where the state of the step that is under way, or begins, at `progress` is kept."""
+def _state_at(config: TrialConfig, runtime: Runtime, progress: int) -> Path:
+    """The state of the step that is under way, or begins, at `progress`."""
     step = progress // config.epochs + config.first_step
-    last = len(config.scenario.steps) - 1
-    return Store(runtime.store).partial("steps", config.step_identity(min(step, last))) / STATE
+    return state_file(config, runtime, min(step, len(config.scenario.steps) - 1))

@@ -11,6 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from trainables.files import written_whole
+
 _log = logging.getLogger(__name__)
 
 
@@ -84,10 +86,8 @@ def read_one(path: Path, number: int) -> Any:
 
 def cut(path: Path, offset: int) -> None:
     """Take a journal back to where it had `offset` bytes, in a new file: who reads it can tell."""
-    aside = path.with_suffix(".aside")
-    with path.open("rb") as file:
+    with path.open("rb") as file, written_whole(path) as aside:
         aside.write_bytes(file.read(offset))
-    aside.replace(path)
 
 
 def cut_broken_lines(path: Path) -> None:

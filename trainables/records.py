@@ -1,23 +1,36 @@
-"""From the class APs of a chain's steps to its metrics; reads scores from the store, needs no torch."""
+"""What the store holds of a chain's steps, and from their class APs its metrics; needs no torch."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trainables.config import Runtime, TrialConfig
+from trainables.files import read_json
 from trainables.metrics import KINDS, FloatArray, chain_summary, summarize
 from trainables.store import Store
 from trainables.voc_evaluation import MEANS as VOC_MEANS
+
+WEIGHTS_FILE, FACTS_FILE = "weights.pt", "facts.json"
+"""Of a step that is done; a table has its facts too."""
+AP_FILE = "ap.json"
+"""Of a score."""
+STATE_FILE, PROGRESS_FILE = "state.pt", "progress.json"
+"""Of a step under way: all that the rest of it depends on; epochs `done`, `of` how many, seconds `left_s`."""
 
 ClassAP = dict[str, list[float | None]]
 """For each of `KINDS`, AP of every class seen so far in label order; None where a class has no ground truth.
 
 On VOC's images also VOC's columns (`trainables.voc_evaluation.columns`).
 """
+
+
+def state_file(config: TrialConfig, runtime: Runtime, step: int) -> Path:
+    """Where the state of `step` is kept while it is under way; its progress is beside it."""
+    return Store(runtime.store).partial("steps", config.step_identity(step)) / STATE_FILE
 
 
 def score_identity(config: TrialConfig, runtime: Runtime, step: int) -> dict[str, Any]:
@@ -29,7 +42,7 @@ def score_identity(config: TrialConfig, runtime: Runtime, step: int) -> dict[str
 def known_score(config: TrialConfig, runtime: Runtime, step: int) -> ClassAP:
     """The AP of `step` that the store already holds; empty if it does not."""
     folder = Store(runtime.store).find("scores", score_identity(config, runtime, step))
-    return json.loads((folder / "ap.json").read_text()) if folder else {}
+    return read_json(folder / AP_FILE) if folder else {}
 
 
 def known_joint_ap(config: TrialConfig, runtime: Runtime) -> dict[str, FloatArray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +16,15 @@ from trainables.detectors.growth import build_detector, load_weights, set_nms
 from trainables.errors import CheckpointError
 from trainables.evaluation import evaluate
 from trainables.export import load_exported
-from trainables.files import write_json
+from trainables.files import read_json, write_json
 from trainables.hooks import AfterEpoch
 from trainables.metrics import KINDS
 from trainables.prediction import predict
 from trainables.ranks import announce
-from trainables.records import ClassAP, score_identity
+from trainables.records import AP_FILE, FACTS_FILE, WEIGHTS_FILE, ClassAP, score_identity, state_file
 from trainables.step_tables import scored_data
 from trainables.store import Store
-from trainables.training import FACTS_FILE, on_device, read_weights, train_step
+from trainables.training import on_device, read_weights, train_step
 from trainables.voc_evaluation import columns as voc_columns
 
 
@@ -48,7 +47,6 @@ def run_step(
         previous: the step before, None for the base step.
         after_epoch: called while training; see `AfterEpoch`.
     """
-    store, identity = Store(runtime.store), config.step_identity(step)
     known = True
 
     def build(folder: Path) -> None:
@@ -57,23 +55,23 @@ def run_step(
         if config.checkpoint:
             student, facts = from_checkpoint(config)
         else:
-            state = store.partial("steps", identity) / "state.pt"
+            state = state_file(config, runtime, step)
             before = previous.weights if previous else teacher_weights(config, runtime)
             announce(train_step, config, runtime, step, before, state, None)
             student, facts = train_step(config, runtime, step, before, state, after_epoch)
-        with (folder / "weights.pt").open("wb") as file:
+        with (folder / WEIGHTS_FILE).open("wb") as file:
             torch.save(student.state_dict(), file)
         write_json(folder / FACTS_FILE, facts)
 
-    folder = store.get("steps", identity, build)
-    facts = json.loads((folder / FACTS_FILE).read_text())
+    folder = Store(runtime.store).get("steps", config.step_identity(step), build)
+    weights, facts = folder / WEIGHTS_FILE, read_json(folder / FACTS_FILE)
     if known:
         facts = _saved(facts)
     begin = time.perf_counter()
-    ap = score(config, runtime, step, folder / "weights.pt")
+    ap = score(config, runtime, step, weights)
     held = 4 * facts.get("params_teacher", 0.0) + facts.get("replay_bytes", 0.0)
     facts |= {"time_eval_s": time.perf_counter() - begin, "extra_memory_mb": held / 1e6}
-    return StepResult(step, folder / "weights.pt", ap, facts)
+    return StepResult(step, weights, ap, facts)
 
 
 def teacher_weights(config: TrialConfig, runtime: Runtime) -> Path | None:
@@ -113,10 +111,9 @@ def score(config: TrialConfig, runtime: Runtime, step: int, weights: Path) -> Cl
     def build(folder: Path) -> None:
         detector = build_detector(config.detector, len(config.scenario.seen(step)), config.recipe)
         load_weights(detector, read_weights(weights), str(weights))
-        write_json(folder / "ap.json", class_ap(on_device(detector, config), config, runtime, step, whole=True))
+        write_json(folder / AP_FILE, class_ap(on_device(detector, config), config, runtime, step, whole=True))
 
-    path = Store(runtime.store).get("scores", score_identity(config, runtime, step), build) / "ap.json"
-    ap: ClassAP = json.loads(path.read_text())
+    ap: ClassAP = read_json(Store(runtime.store).get("scores", score_identity(config, runtime, step), build) / AP_FILE)
     return ap
 
 

@@ -5,7 +5,6 @@ Each has a plan that says whether it is kept (`table_plans`); what is not kept i
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -32,11 +31,12 @@ from trainables.detectors.families import family_of
 from trainables.detectors.forward import Forward, Samples
 from trainables.detectors.target_table import TargetTable, write_targets
 from trainables.engine import autocast
-from trainables.files import write_json
+from trainables.files import read_json, write_json
 from trainables.forward_table import ForwardTable, write_forwards
 from trainables.latents import LatentBuffer, Latents, LatentTable, Stages, write_latents
 from trainables.pipelines import test_pipeline, train_pipeline
 from trainables.recipes import Recipe
+from trainables.records import FACTS_FILE
 from trainables.responses import TableTeacher, write_responses
 from trainables.store import Store
 from trainables.table_plans import (
@@ -188,7 +188,7 @@ class StepTables:
         split = self._runtime.splits.train
         images = image_folder(split, self._config.recipe, self._runtime)
         folders = self._folders | ({"images": images} if images else {})
-        facts = {kind: json.loads((folder / "facts.json").read_text()) for kind, folder in folders.items()}
+        facts = {kind: read_json(folder / FACTS_FILE) for kind, folder in folders.items()}
         return TableFacts(
             sum(fact["num_bytes"] for fact in facts.values()),
             {kind: fact["build_s"] / fact["images"] for kind, fact in facts.items()},
@@ -323,6 +323,6 @@ def _timed(build: Callable[[Path], None], images: int) -> Callable[[Path], None]
         build(folder)
         num_bytes = sum(path.stat().st_size for path in folder.iterdir())
         seconds = time.perf_counter() - begin
-        write_json(folder / "facts.json", {"build_s": seconds, "images": images, "num_bytes": num_bytes})
+        write_json(folder / FACTS_FILE, {"build_s": seconds, "images": images, "num_bytes": num_bytes})
 
     return timed

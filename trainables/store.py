@@ -18,9 +18,6 @@ from trainables.files import digest, write_json, written_whole
 from trainables.store_manifest import IDENTITY_FILE, intact, written_manifest
 from trainables.store_remote import AbsentError, Remote, is_url
 
-PROGRESS_FILE = "progress.json"
-"""In the partial folder of a step under way: epochs `done`, `of` how many, seconds `left_s`."""
-
 LOCKS, PARTIAL = "locks", "partial"
 DAY_S = 86400.0
 

@@ -5,7 +5,6 @@ A table is a folder: one file an array, raw, and `arrays.json` with their types 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,9 @@ from mmdet.structures import DetDataSample
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.files import write_json
+from trainables.files import read_json, write_json
+
+ARRAYS_FILE = "arrays.json"
 
 Array = NDArray[Any]
 
@@ -50,12 +51,12 @@ class TableWriter:
         for file in self._files.values():
             file.close()
         if kind is None:
-            write_json(self.folder / "arrays.json", self._shapes)
+            write_json(self.folder / ARRAYS_FILE, self._shapes)
 
 
 def opened(folder: Path) -> dict[str, Array]:
     """The arrays of a table by name; their pages are read when they are used, and shared by all processes."""
-    arrays = json.loads((folder / "arrays.json").read_text())
+    arrays = read_json(folder / ARRAYS_FILE)
     return {name: _mapped(folder / f"{name}.bin", dtype, tuple(shape)) for name, (dtype, shape) in arrays.items()}
 
 

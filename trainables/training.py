@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import time
 from collections import Counter
@@ -25,17 +24,15 @@ from trainables.detectors.growth import StateDict, build_detector, frozen, grown
 from trainables.distillation.pseudo_label import PseudoLabels
 from trainables.distillation.teacher_boxes import TeacherBoxes
 from trainables.errors import TrainingError
-from trainables.files import write_json
+from trainables.files import read_json, write_json
 from trainables.hooks import AfterEpoch
 from trainables.incremental import IncrementalDetector
 from trainables.latents import LatentBuffer
 from trainables.ranks import dismiss, follow, world
 from trainables.recipes import scaled_lr
+from trainables.records import FACTS_FILE, PROGRESS_FILE
 from trainables.step_tables import StepTables, replay_facts, scored_data, training_data
-from trainables.store import PROGRESS_FILE
 
-FACTS_FILE = "facts.json"
-"""Beside the weights of a step."""
 SUMS = ("images_seen", "time_gradient_s", "time_train_s")
 """Facts that add up over the parts of a step."""
 
@@ -265,7 +262,7 @@ def _costs(
     parameters, shared = list(model.student.parameters()), tables.facts
     teacher = 0.0
     if previous and (model.teacher is not None or model.responses is not None):
-        teacher = json.loads(previous.with_name(FACTS_FILE).read_text())["params_total"]
+        teacher = read_json(previous.with_name(FACTS_FILE))["params_total"]
         teacher -= sum(p.numel() for p in model.student.backbone.parameters()) if model.shares_backbone else 0
     kept = sum(one.num_bytes for one in model.latents if isinstance(one, LatentBuffer))
     costs = {

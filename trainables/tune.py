@@ -260,8 +260,9 @@ def _events(config: TrialConfig, runtime: Runtime) -> list[dict[str, Any]]:
 def export_task(config: TrialConfig, runtime: Runtime, folder: Path) -> Path:
     """The exported checkpoint of a chain that the store holds; see `trainables.export.export`."""
     from trainables.export import export
+    from trainables.records import WEIGHTS_FILE
     from trainables.store import Store
 
     chain = Store(runtime.store).find("steps", config.step_identity(len(config.scenario.steps) - 1))
     assert chain is not None, "the chain was trained before"
-    return export(config, chain / "weights.pt", folder)
+    return export(config, chain / WEIGHTS_FILE, folder)

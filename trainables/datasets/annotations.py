@@ -5,7 +5,6 @@ What a person hands in is checked completely before anything is derived from it,
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import reprlib
@@ -18,10 +17,9 @@ from typing import Any, TypeGuard
 from trainables.datasets.splits import Split
 from trainables.datasets.steps import Coco, training_set
 from trainables.errors import DataError, capped
-from trainables.files import read_at_most, write_json
+from trainables.files import read_json, write_json
 from trainables.scenarios import Scenario
 
-MAX_BYTES = 8 << 30
 MAX_SIDE = 1 << 20  # pixels; OpenCV reads no larger image
 EDGE = 1.0  # pixels; boxes that touch the border leave it by float noise in real data, COCO's own included
 
@@ -72,12 +70,7 @@ def read(path: Path) -> Any:
     Raises:
         DataError: the file is missing or is not JSON.
     """
-    try:
-        return json.loads(read_at_most(path, MAX_BYTES))
-    except FileNotFoundError:
-        raise DataError(str(path), ["the annotation file does not exist"]) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(str(path), [f"must be a JSON file, but reading it failed: {error}"]) from error
+    return read_json(path, DataError)
 
 
 def write(path: Path, coco: Coco) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import DataError
-from trainables.files import file_digest, write_json, written_whole
+from trainables.files import file_digest, read_json, write_json, written_whole
 
 PARTS = ("train", "tune", "test")
 MARKER = "complete.json"
@@ -37,7 +37,7 @@ class Split:
 
 @lru_cache(maxsize=4)
 def _read(path: Path, digest: str) -> dict[str, Any]:
-    coco: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    coco: dict[str, Any] = read_json(path, DataError)
     return coco
 
 

@@ -190,7 +190,7 @@ def test_what_is_no_annotation_file_is_refused(content: bytes, tmp_path: Path) -
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="must be a JSON file, but: No such file"):
         load(tmp_path / "none.json", tmp_path)
 
 
