@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,88 +17,60 @@ from trainables.metrics import FloatArray
 
 IOUS = tuple(number / 100 for number in range(50, 100, 5))
 EPS = float(np.finfo(np.float32).eps)
-Protocol = Literal["voc11", "voc_area"]
-PROTOCOLS: tuple[Protocol, ...] = ("voc11", "voc_area")
-MEANS = tuple(f"{protocol}_{kind}" for protocol in PROTOCOLS for kind in ("ap50", "ap"))
-"""The columns of which the mean over classes is a metric."""
 
 
 @dataclass(frozen=True)
 class VOCRow:
-    """Of one class: its objects, its detections, and at each IoU of `IOUS` the recall and AP, as fractions.
-
-    `ap` is nan where there is no object.
+    """Of one class: its objects, its detections, and at each IoU of `IOUS` the recall and by protocol AP, as fractions;
+    both are nan where there is no object.
     """
 
-    category_id: int
     gts: int
     dets: int
     recall: FloatArray
-    ap: FloatArray
-
-
-@dataclass(frozen=True)
-class VOCEvaluation:
-    """All classes under one protocol."""
-
-    protocol: Protocol
-    rows: Sequence[VOCRow]
-
-    @property
-    def ap_by_iou(self) -> FloatArray:
-        """(10,) mean over the classes that have objects."""
-        known = [row.ap for row in self.rows if row.gts]
-        return np.mean(known, axis=0) if known else np.full(len(IOUS), np.nan)
-
-    @property
-    def ap(self) -> float:
-        """The mean over the ten thresholds."""
-        return float(self.ap_by_iou.mean())
+    ap: Mapping[str, FloatArray]
 
 
 def evaluate_voc(
-    ground_truth: Mapping[str, Any],
-    detections: Sequence[Mapping[str, Any]],
-    category_ids: Sequence[int],
-    protocol: Protocol = "voc11",
-) -> VOCEvaluation:
-    """The evaluation of `detections` on the classes `category_ids`; arguments are those of `evaluation.evaluate`."""
+    ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], category_ids: Sequence[int]
+) -> list[VOCRow]:
+    """A row for each of the classes `category_ids`; arguments are those of `evaluation.evaluate`."""
     objects: dict[tuple[int, int], list[Any]] = defaultdict(list)
     for annotation in ground_truth["annotations"]:
         objects[annotation["category_id"], annotation["image_id"]].append(annotation)
     found: dict[int, list[Any]] = defaultdict(list)
     for detection in detections:
         found[detection["category_id"]].append(detection)
-    return VOCEvaluation(protocol, [_row(number, objects, found[number], protocol) for number in category_ids])
+    return [_row(number, objects, found[number]) for number in category_ids]
 
 
 def columns(
     ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], category_ids: Sequence[int]
 ) -> dict[str, list[float]]:
     """VOC's per-class table under both protocols: objects, detections, recall at IoU 0.5, AP at 0.5 and the mean AP."""
-    found = {protocol: evaluate_voc(ground_truth, detections, category_ids, protocol) for protocol in PROTOCOLS}
-    rows = found["voc11"].rows
+    rows = evaluate_voc(ground_truth, detections, category_ids)
     table = {"gts": [float(row.gts) for row in rows], "dets": [float(row.dets) for row in rows]}
     table["recall50"] = [float(row.recall[0]) for row in rows]
-    for protocol, evaluation in found.items():
-        table[f"{protocol}_ap50"] = [float(row.ap[0]) for row in evaluation.rows]
-        table[f"{protocol}_ap"] = [float(row.ap.mean()) for row in evaluation.rows]
+    for protocol in PROTOCOLS:
+        table[f"{protocol}_ap50"] = [float(row.ap[protocol][0]) for row in rows]
+        table[f"{protocol}_ap"] = [float(row.ap[protocol].mean()) for row in rows]
     return table
 
 
-def _row(
-    category_id: int, objects: Mapping[tuple[int, int], list[Any]], detections: Sequence[Any], protocol: Protocol
-) -> VOCRow:
+def _row(category_id: int, objects: Mapping[tuple[int, int], list[Any]], detections: Sequence[Any]) -> VOCRow:
     own = {image: some for (category, image), some in objects.items() if category == category_id}
     gts = sum(not _ignored(one) for some in own.values() for one in some)
     ranked = sorted(detections, key=lambda one: -one["score"])
     right, wrong = _judged(ranked, own)
     true, false = right.cumsum(1), wrong.cumsum(1)
     recalls, precisions = true / max(gts, EPS), true / np.maximum(true + false, EPS)
-    average = _eleven_points if protocol == "voc11" else _area
-    ap = [average(recall, precision) if gts else np.nan for recall, precision in zip(recalls, precisions, strict=True)]
     last = recalls[:, -1] if len(ranked) else np.zeros(len(IOUS))
-    return VOCRow(category_id, gts, len(ranked), last if gts else np.full(len(IOUS), np.nan), np.array(ap))
+    known = np.ones(len(IOUS)) if gts else np.full(len(IOUS), np.nan)
+    ap = {
+        protocol: known * [average(*curve) for curve in zip(recalls, precisions, strict=True)]
+        for protocol, average in PROTOCOLS.items()
+    }
+    return VOCRow(gts, len(ranked), known * last, ap)
 
 
 def _ignored(annotation: Mapping[str, Any]) -> bool:
@@ -143,3 +115,8 @@ def _area(recall: FloatArray, precision: FloatArray) -> float:
     recall, precision = np.concatenate([[0.0], recall, [1.0]]), np.concatenate([[0.0], precision, [0.0]])
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float((np.diff(recall) * envelope[1:]).sum())
+
+
+PROTOCOLS = {"voc11": _eleven_points, "voc_area": _area}
+MEANS = tuple(f"{protocol}_{kind}" for protocol in PROTOCOLS for kind in ("ap50", "ap"))
+"""The columns of which the mean over classes is a metric."""

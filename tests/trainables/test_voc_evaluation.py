@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mmdet.evaluation.functional import eval_map
 
-from trainables.voc_evaluation import IOUS, evaluate_voc
+from trainables.voc_evaluation import IOUS, MEANS, columns, evaluate_voc
 
 CLASSES = (3, 7, 9)
 
@@ -79,13 +79,12 @@ def mmdets(truth: dict[str, Any], detections: list[dict[str, Any]], iou: float, 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_class_at_every_threshold_is_mmdets(protocol: Any, seed: int) -> None:
     truth, detections = random_set(seed)
-    found = evaluate_voc(truth, detections, CLASSES, protocol)
+    found = evaluate_voc(truth, detections, CLASSES)
     for level, iou in enumerate(IOUS):
-        for row, theirs in zip(found.rows, mmdets(truth, detections, iou, protocol), strict=True):
+        for row, theirs in zip(found, mmdets(truth, detections, iou, protocol), strict=True):
             assert (row.gts, row.dets) == (theirs["num_gts"], theirs["num_dets"])
-            assert row.ap[level] == pytest.approx(float(theirs["ap"]), abs=1e-6)
+            assert row.ap[protocol][level] == pytest.approx(float(theirs["ap"]), abs=1e-6)
             assert row.recall[level] == pytest.approx(float(np.array(theirs["recall"])[-1]), abs=1e-6)
-    assert found.ap == pytest.approx(float(np.mean([row.ap for row in found.rows])), abs=1e-12)
 
 
 BOX = [10.0, 10.0, 20.0, 20.0]
@@ -96,13 +95,12 @@ def detection(score: float, **changes: Any) -> dict[str, Any]:
     return {"image_id": 1, "category_id": 3, "bbox": BOX, "score": score} | changes
 
 
-@pytest.mark.parametrize("protocol", ["voc11", "voc_area"])
-def test_the_second_detection_of_an_object_is_wrong(protocol: Any) -> None:
-    (row,) = evaluate_voc(TRUTH, [detection(0.9), detection(0.8)], [3], protocol).rows
+def test_the_second_detection_of_an_object_is_wrong() -> None:
+    (row,) = evaluate_voc(TRUTH, [detection(0.9), detection(0.8)], [3])
     assert (row.gts, row.dets) == (1, 2)
-    assert (row.ap == 1).all()
-    (row,) = evaluate_voc(TRUTH, [detection(0.9, bbox=[50.0, 50.0, 5.0, 5.0]), detection(0.8)], [3], protocol).rows
-    assert (row.ap == 0.5).all()
+    assert all((ap == 1).all() for ap in row.ap.values())
+    (row,) = evaluate_voc(TRUTH, [detection(0.9, bbox=[50.0, 50.0, 5.0, 5.0]), detection(0.8)], [3])
+    assert all((ap == 0.5).all() for ap in row.ap.values())
 
 
 def test_the_protocols_differ_and_are_named() -> None:
@@ -110,16 +108,12 @@ def test_the_protocols_differ_and_are_named() -> None:
         "images": [{"id": 1}, {"id": 2}],
         "annotations": [*TRUTH["annotations"], {**TRUTH["annotations"][0], "image_id": 2}],
     }
-    values = {}
-    for protocol in ("voc11", "voc_area"):
-        found = evaluate_voc(truth, [detection(0.9)], [3], protocol)  # type: ignore[arg-type]
-        assert found.protocol == protocol
-        values[protocol] = found.ap
-    assert values == {"voc11": pytest.approx(6 / 11), "voc_area": 0.5}
+    table = columns(truth, [detection(0.9)], [3])
+    assert (table["voc11_ap"], table["voc_area_ap"]) == ([pytest.approx(6 / 11)], [0.5])
 
 
 def test_a_class_without_objects_counts_for_nothing() -> None:
-    found = evaluate_voc(TRUTH, [detection(0.9), detection(0.9, category_id=7)], [3, 7])
-    assert np.isnan(found.rows[1].ap).all()
-    assert found.ap == 1.0
-    assert np.isnan(evaluate_voc({"images": [], "annotations": []}, [], [3]).ap)
+    table = columns(TRUTH, [detection(0.9), detection(0.9, category_id=7)], [3, 7])
+    for name in MEANS:
+        assert (table[name][0], math.isnan(table[name][1])) == (1.0, True)
+    assert math.isnan(columns({"images": [], "annotations": []}, [], [3])["recall50"][0])

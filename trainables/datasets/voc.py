@@ -50,11 +50,24 @@ def write(root: Path, out: Path, num_tune: int | None = None, seed: int = 0) -> 
         "kind": "voc",
         "num_tune": num_tune,
         "seed": seed,
-        "sources": {f"{year}/{name}": file_digest(_list_file(devkit, year, name)) for year, name in [*train, *test]},
+        "sources": {f"{year}/{name}": _source_digest(devkit, year, name) for year, name in [*train, *test]},
         "images": str(devkit),
     }
     build = partial(_build, devkit=devkit, train=train, test=test, num_tune=num_tune, seed=seed)
     return built_once(out / f"voc-{digest(recipe)}", recipe, build)
+
+
+def _source_digest(devkit: Path, year: str, name: str) -> str:
+    """Identity of a list and of the annotations that it names."""
+    path = _list_file(devkit, year, name)
+    return digest([file_digest(path), *(_digest(_xml_file(devkit, year, stem)) for stem in _stems(path))])
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return file_digest(path)
+    except (OSError, ValueError):  # which `_coco` tells, with all others
+        return None
 
 
 def missing(root: Path) -> list[str]:
@@ -115,11 +128,10 @@ def _coco(devkit: Path, lists: Lists, problems: list[str]) -> Coco:
     boxes: list[dict[str, Any]] = []
     for year, name in lists:
         for stem in _stems(_list_file(devkit, year, name)):
-            path = devkit / year / "Annotations" / f"{stem}.xml"
             try:
                 if Path(stem).name != stem:
                     raise ValueError(f"the list {name}.txt must hold names, but holds a path")
-                tree = _parse(path)
+                tree = _parse(_xml_file(devkit, year, stem))
                 width, height = (_pixels(tree, f"size/{key}") for key in ("width", "height"))
                 found = [_object(element) for element in tree.iterfind("object")]
             except (OSError, ValueError, ET.ParseError) as error:
@@ -145,6 +157,10 @@ def _coco(devkit: Path, lists: Lists, problems: list[str]) -> Coco:
 
 def _list_file(devkit: Path, year: str, name: str) -> Path:
     return devkit / year / "ImageSets" / "Main" / f"{name}.txt"
+
+
+def _xml_file(devkit: Path, year: str, stem: str) -> Path:
+    return devkit / year / "Annotations" / f"{stem}.xml"
 
 
 def _stems(path: Path) -> Iterator[str]:

@@ -231,6 +231,16 @@ def test_voc_2007_and_2012_learn_from_both(devkit: Path, tmp_path: Path) -> None
     assert all(name.startswith("VOC2007/") for name in file_names(splits.test.annotations))
 
 
+def test_changed_voc_annotations_are_prepared_anew(devkit: Path, tmp_path: Path) -> None:
+    config = DataConfig(kind="voc", root=str(devkit))
+    first = prepare(config, tmp_path / "work")
+    assert prepare(config, tmp_path / "work") == first
+    (devkit / "VOC2007" / "Annotations" / "000900.xml").write_text(voc_xml([("cat", (5, 5, 20, 20), 0)]))
+    second = prepare(config, tmp_path / "work")
+    assert second.test.digest != first.test.digest
+    assert second.train.digest == first.train.digest
+
+
 def test_voc_2012_alone_keeps_val_for_the_test(tmp_path: Path) -> None:
     lists = {"trainval": ["a", "b", "c"], "train": ["a", "b"], "val": ["c"]}
     voc_year(tmp_path / "VOCdevkit", "VOC2012", lists)
