@@ -75,16 +75,12 @@ def response_plan(config: TrialConfig, runtime: Runtime, step: int) -> TablePlan
     teacher, last = taught_by
     coco = steps.training_set(runtime.splits.train.coco, config.scenario.steps[step])
     try:
-        share, channels = _heard(config, runtime)
+        share, row_bytes = _heard(config, runtime, len(teacher.scenario.seen(last)))
     except ValueError as error:
         return TablePlan(0, str(error))
     sizes = _sizes(coco["images"], config.recipe)
     locations = sum(count * sum(_levels(config, height, width)) for (height, width), count in sizes.items())
-    rows = math.ceil(locations * _flips(config.recipe) * share)
-    number = 2 if config.response_dtype == "float16" else 4
-    head = part_config(config.detector)
-    channels += len(teacher.scenario.seen(last)) + (4 * (head["reg_max"] + 1) if "reg_max" in head else 5)
-    num_bytes = rows * (number * channels + 14)
+    num_bytes = math.ceil(locations * _flips(config.recipe) * share) * row_bytes
     return _of_one_size(coco["images"], config.recipe, num_bytes) or _within(runtime, num_bytes)
 
 
@@ -123,12 +119,16 @@ def heard_features(config: TrialConfig) -> tuple[str, ...] | None:
     return tuple(name for name in getattr(config.method_params, "features", ()) if name in there)
 
 
-def _heard(config: TrialConfig, runtime: Runtime) -> tuple[float, int]:
-    """The share of the locations that a trial may listen to, and the channels of features that it listens to there."""
-    features = heard_features(config)
-    if features is not None:
-        return 1.0, len(features) * part_config(config.detector)["feat_channels"]  # FPN and towers are equally wide
-    return _share(response_floor(config, runtime)), 0
+def _heard(config: TrialConfig, runtime: Runtime, classes: int) -> tuple[float, int]:
+    """The share of locations that a trial may listen to, and the bytes of what a teacher of `classes` says there."""
+    features, head = heard_features(config), part_config(config.detector)
+    number = 2 if config.response_dtype == "float16" else 4
+    logits = classes + (4 * (head["reg_max"] + 1) if "reg_max" in head else 5)
+    if features is None:
+        return _share(response_floor(config, runtime)), number * logits + 14  # and its place, its scores, its label
+    if DETECTORS[config.detector].head == "gflv2":
+        logits += classes  # together with quality
+    return 1.0, number * (logits + len(features) * head["feat_channels"])  # FPN and towers are equally wide
 
 
 def response_floor(config: TrialConfig, runtime: Runtime) -> dict[str, Scalar]:

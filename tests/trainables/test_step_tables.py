@@ -13,6 +13,7 @@ import torch
 
 from search_spaces.erd import PRESETS, ERDParams
 from search_spaces.optim import TinyOptimParams
+from search_spaces.sid import SIDParams
 from tests.trainables.batches import tiny
 from tests.trainables.pictures import write_pictures
 from trainables import step_tables
@@ -233,6 +234,19 @@ def test_plans_say_about_what_is_then_written(config: TrialConfig, runtime: Runt
     sizes = {entry.kind: entry.size for entry in entries(Store(own.store)) if entry.kind in plans}
     for kind, plan in plans.items():
         assert plan.num_bytes / 3 < sizes[kind] < plan.num_bytes * 3 + 4000, kind  # as much for names and identity
+
+
+@pytest.mark.parametrize("detector", ["gfl_r18_tiny", "gflv2_r18_tiny", "yoloy_tiny", "nanodet_tiny"])
+def test_a_plan_of_all_that_a_teacher_says_is_what_is_then_written(
+    detector: str, config: TrialConfig, runtime: Runtime, tmp_path: Path
+) -> None:
+    own = replace(config, detector=detector, method="sid", params=asdict(SIDParams(feat="both")))
+    here = replace(runtime, store=tmp_path / "store")
+    torch.save(tiny(2, detector=detector).state_dict(), tmp_path / "base.pt")
+    build_step_tables(own, here, 1, tmp_path / "base.pt")
+    (entry,) = (entry for entry in entries(Store(here.store)) if entry.kind == "responses")
+    planned = response_plan(own, here, 1).num_bytes
+    assert planned < entry.size < planned + 8000  # identity, names, the grid
 
 
 def test_a_table_damaged_under_a_warm_process_is_read_anew(

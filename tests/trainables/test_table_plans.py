@@ -162,8 +162,8 @@ def test_a_method_that_listens_everywhere_needs_all_that_is_said(
         return plan.num_bytes
 
     logits = size("lwf")
-    per_channel = logits / (4 * LOGITS + 14) * 4
-    assert size(method, **changes) == pytest.approx(logits + channels * WIDTH * per_channel, rel=1e-6)
+    assert logits == 50 * NUM_LOCATIONS * 4 * LOGITS
+    assert size(method, **changes) == logits / LOGITS * (LOGITS + channels * WIDTH)
 
 
 def test_pseudo_labels_listen_everywhere(even: Splits) -> None:
