@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 from search_spaces.distributions import Distribution, LogUniform, Scalar, Uniform
 
+METHOD, OPTIM = "method", "optim"
+"""What the search calls the choice of a method, and the parameters of optimisation beside those of each method."""
+
 
 @dataclass(frozen=True, slots=True)
 class When:
@@ -41,6 +44,11 @@ class Param:
     source: str
     when: When | None = None
     keeps: Keeps | None = None
+
+    def typed(self, value: Scalar) -> Scalar:
+        """`value`, or the text that a record has of it, in the declared type: 1 and 1.0 must be one configuration."""
+        kind = type(self.default)
+        return value in (True, "True") if kind is bool else kind(value)
 
 
 @cache

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from search_spaces.distributions import Choice, IntUniform, LogUniform
+from search_spaces.params import METHOD
 from sweeps.findings import Findings
 from sweeps.results import OBJECTIVE, Trial, pareto_front
 from sweeps.samplers import directions, optuna_distribution
-from sweeps.spec_parameters import METHOD
 from trainables.objectives import COSTS, Objective
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from search_spaces.distributions import Scalar
+from search_spaces.params import OPTIM
 from sweeps import results
 from sweeps.budget import Spending
 from sweeps.progress import Display, TrialCount, shown
@@ -48,7 +49,7 @@ def flat_params(config: TrialConfig) -> dict[str, Scalar]:
     """Everything that a person may want to compare between trials, under flat names."""
     return {
         **{f"{config.method}/{name}": value for name, value in config.params.items()},
-        **{f"optim/{name}": value for name, value in config.optim.items()},
+        **{f"{OPTIM}/{name}": value for name, value in config.optim.items()},
         "seed": config.seed,
         "config_id": config.config_id,
     }

@@ -214,7 +214,5 @@ def typed_params(spec: SweepSpec, method: str, texts: Mapping[str, str]) -> dict
     values: dict[str, Scalar] = {}
     for owner, cls in classes([method], spec.detector).items():
         for name, param in params_of(cls).items():
-            text = texts[f"{owner}/{name}"]
-            kind = type(param.default)
-            values[f"{owner}/{name}"] = text == "True" if kind is bool else kind(text)
+            values[f"{owner}/{name}"] = param.typed(texts[f"{owner}/{name}"])
     return values

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.distributions import Choice, Distribution, IntUniform, LogUniform, Scalar, Uniform
-from search_spaces.params import When
-from sweeps.spec_parameters import METHOD
+from search_spaces.params import METHOD, When
 from trainables.objectives import Aim
 
 if TYPE_CHECKING:

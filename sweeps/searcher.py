@@ -17,12 +17,12 @@ from ray.tune.search import Searcher
 from ray.tune.utils.util import unflatten_dict
 
 from search_spaces.distributions import Scalar
+from search_spaces.params import METHOD
 from sweeps.budget import Spending
 from sweeps.results import mean_ranks
 from sweeps.samplers import directions, optuna_distribution, sampler_of
 from sweeps.snapshot import BEGIN_AGAIN
 from sweeps.spec import SweepSpec
-from sweeps.spec_parameters import METHOD
 from sweeps.study import study_file, study_storage
 from sweeps.warm_start import Known, Observation
 from trainables.errors import CheckpointError

@@ -10,10 +10,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from search_spaces.params import METHOD
 from sweeps.progress import duration, shown
 from sweeps.results import EXCESS, OBJECTIVE, Trial, searched
 from sweeps.spec import SweepSpec
-from sweeps.spec_parameters import METHOD
 from trainables.objectives import COSTS, DIRECTION_OF
 
 VOC_COLUMNS = {"voc11_ap50_all": "VOC07\nAP50", "voc_area_ap50_all": "VOC12\nAP50"}

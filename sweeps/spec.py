@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from search_spaces.distributions import Distribution, Scalar
-from search_spaces.params import When
+from search_spaces.params import METHOD, When
 from sweeps.connection import tracking_uri
 from sweeps.samplers import acting, grid
 from sweeps.spec_checks import chosen_preset, data_of, meaning_problems, password_problems, scenario_of
@@ -30,7 +30,7 @@ from sweeps.spec_file import (
     Teacher,
     typed_values,
 )  # fmt: skip
-from sweeps.spec_parameters import METHOD, conditions, constants, preset_values, space
+from sweeps.spec_parameters import conditions, constants, preset_values, space
 from sweeps.spec_paths import absolute, weights_of
 from sweeps.spec_search import constraint_of, known_on_the_way
 from sweeps.spec_yaml import read_yaml

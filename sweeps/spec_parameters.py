@@ -10,13 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from search_spaces.distributions import Choice, Distribution, Scalar, narrowed
-from search_spaces.params import Param, When, inactive, params_of, problems_of
+from search_spaces.params import METHOD, OPTIM, Param, When, inactive, params_of, problems_of
 from sweeps.spec_file import choices
 from trainables.catalog import DETECTORS, METHODS
 
 DECLARED = "declared"
-METHOD = "method"
-OPTIM = "optim"
 
 
 def preset_values(method: str, preset: str, detector: str) -> dict[str, Scalar]:
@@ -79,13 +77,10 @@ def conditions(space: Mapping[str, Distribution], methods: Iterable[str], detect
 
 
 def constants(fixed: Mapping[str, Any], methods: Iterable[str], detector: str) -> dict[str, Scalar]:
-    """What the section `fixed` asks for, by flat name. `2` for a float is `2.0`: the same number has one identity."""
+    """What the section `fixed` asks for, by flat name."""
     methods = list(methods)
     params = _params(methods, detector)
-    return {
-        name: float(value) if isinstance(params[name].default, float) else value
-        for name, value in flat(fixed, methods, detector).items()
-    }
+    return {name: params[name].typed(value) for name, value in flat(fixed, methods, detector).items()}
 
 
 def parameter_problems(

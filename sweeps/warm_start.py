@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search_spaces.distributions import Scalar
+from search_spaces.params import METHOD
 from sweeps.results import EXCESS, Trial, searched, typed_params
 from sweeps.samplers import acting
 from sweeps.spec import SweepSpec, stored_spec
-from sweeps.spec_parameters import METHOD
 
 NUM_GUESSES = 4
 # Where two sweeps agree in all of these, a trial of one is worth the same in the other.

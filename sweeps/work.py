@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from search_spaces.distributions import Choice, Distribution, Scalar
+from search_spaces.params import OPTIM, Param, params_of
 from search_spaces.params import floor as loosest_values
-from search_spaces.params import params_of
 from sweeps.spec import SweepSpec, preset_values
 from sweeps.spec_file import Teacher
-from sweeps.spec_parameters import OPTIM, classes
+from sweeps.spec_parameters import classes
 from sweeps.spec_teacher import ALONE, COMPRESSING
 from trainables.catalog import METHODS
 from trainables.config import Runtime, TrialConfig
@@ -83,9 +83,7 @@ def configured(spec: SweepSpec, splits: Splits, method: str, values: dict[str, S
     parts = classes([method], spec.detector)
 
     def part(owner: str) -> dict[str, Scalar]:
-        # 1 and 1.0 are the same value and must be the same configuration.
-        params = params_of(parts[owner])
-        return {name: type(param.default)(values[f"{owner}/{name}"]) for name, param in params.items()}
+        return {name: param.typed(values[f"{owner}/{name}"]) for name, param in params_of(parts[owner]).items()}
 
     return TrialConfig(
         scenario=spec.scenario,
@@ -158,15 +156,17 @@ def response_floor(spec: SweepSpec, method: str) -> dict[str, Scalar] | None:
     None where no parameter decides it, empty where no table can serve all trials.
     """
     cls, fixed = METHODS[method].params, spec.all_defaults(method)
-    ranges = {name: _ends(spec.space.get(f"{method}/{name}"), fixed[f"{method}/{name}"]) for name in params_of(cls)}
+    ranges = {
+        name: _ends(param, spec.space.get(f"{method}/{name}"), fixed[f"{method}/{name}"])
+        for name, param in params_of(cls).items()
+    }
     try:
         return loosest_values(cls, ranges) or None
     except ValueError:
         return {}
 
 
-def _ends(searched: Distribution | None, default: Scalar) -> tuple[Scalar, ...]:
+def _ends(param: Param, searched: Distribution | None, default: Scalar) -> tuple[Scalar, ...]:
     if isinstance(searched, Choice):
         return (*searched.values, default)
-    kind = type(default)  # 1 and 1.0 are the same value and must be the same floor
-    return (kind(searched.low), kind(searched.high), default) if searched else (default,)
+    return (param.typed(searched.low), param.typed(searched.high), default) if searched else (default,)

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from search_spaces.params import METHOD, OPTIM
 from trainables.config import Runtime, TrialConfig
 from trainables.devices import on_devices, report
 from trainables.errors import TrainingError, in_a_line, one_line
@@ -35,9 +36,9 @@ def with_parameters(bases: Mapping[str, TrialConfig], chosen: Mapping[str, Any])
         bases: a configuration of each method that the sweep has.
         chosen: `{"method": "erd", "erd": {...}, "optim": {...}}`; the method can be left out where there is one.
     """
-    base = bases[chosen.get("method", next(iter(bases)))]
+    base = bases[chosen.get(METHOD, next(iter(bases)))]
     params = {**base.params, **chosen.get(base.method, {})}
-    return replace(base, params=params, optim={**base.optim, **chosen.get("optim", {})})
+    return replace(base, params=params, optim={**base.optim, **chosen.get(OPTIM, {})})
 
 
 def tune_trial(

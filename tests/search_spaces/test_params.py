@@ -232,3 +232,18 @@ def test_the_table_for_people_has_a_row_a_parameter() -> None:
     assert rows["alpha_cls"] == ("2", "0.5 .. 3.5 step 0.25")
     assert rows["topk"] == ("100", "50 .. 1000 log")
     assert rows["decode_with_stride"] == ("True", "False, True")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("lambda_cls", 2, 2.0), ("lambda_cls", "1e-3", 0.001), ("topk", "50", 50), ("T", 2.0, 2),
+        ("average_eps", "True", True), ("average_eps", "False", False), ("average_eps", False, False),
+        ("select", "all", "all"),
+    ],
+)  # fmt: skip
+def test_a_value_and_the_text_that_a_record_has_of_it_take_the_declared_type(
+    name: str, given: Any, expected: Any
+) -> None:
+    typed = params_of(ERDParams)[name].typed(given)
+    assert (typed, type(typed)) == (expected, type(expected))
