@@ -78,7 +78,6 @@ def release_memory() -> None:
     if torch.cuda.is_initialized():
         gc.collect()
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
 
 
 def _first_line(error: ImportError) -> str:

@@ -14,14 +14,13 @@ from mmdet.models import BaseDetector
 from trainables.catalog import DETECTORS
 from trainables.checkpoints import read_checkpoint
 from trainables.config import TrialConfig
-from trainables.detectors.growth import build_detector, load_weights, named_tensors, set_nms
+from trainables.detectors.growth import build_detector, load_weights, named_tensors, read_weights, set_nms
 from trainables.detectors.published import renamed
 from trainables.detectors.voting_nms import TYPE as VOTING
 from trainables.environment import prepare_process
 from trainables.errors import CheckpointError
 from trainables.files import read_json, written_whole
 from trainables.store_manifest import IDENTITY_FILE
-from trainables.training import read_weights
 
 CONSTANTS = {"nms": {"iou_threshold"}, VOTING: {"iou_threshold", "beta", "gate", "sigma"}}
 """What each type of non-maximum suppression takes."""

@@ -12,7 +12,7 @@ from mmdet.models import BaseDetector
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import steps
 from trainables.datasets.voc import is_voc
-from trainables.detectors.growth import build_detector, load_weights, set_nms
+from trainables.detectors.growth import build_detector, load_weights, read_weights, set_nms
 from trainables.errors import CheckpointError
 from trainables.evaluation import evaluate
 from trainables.export import load_exported
@@ -22,9 +22,9 @@ from trainables.metrics import KINDS
 from trainables.prediction import predict
 from trainables.ranks import announce
 from trainables.records import AP_FILE, FACTS_FILE, WEIGHTS_FILE, ClassAP, score_identity, state_file
-from trainables.step_tables import scored_data
+from trainables.step_data import scored_data
 from trainables.store import Store
-from trainables.training import on_device, read_weights, train_step
+from trainables.training import on_device, train_step
 from trainables.voc_evaluation import columns as voc_columns
 
 

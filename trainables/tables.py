@@ -6,7 +6,8 @@ A table is a folder: one file an array, raw, and `arrays.json` with their types 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.files import read_json, write_json
+from trainables.records import FACTS_FILE
 
 ARRAYS_FILE = "arrays.json"
 
@@ -105,3 +107,16 @@ def row_keys(samples: Sequence[DetDataSample]) -> dict[str, Array]:
 
 def _row_key(sample: DetDataSample) -> tuple[int, bool]:
     return sample.img_id, bool(sample.get("flip", False))
+
+
+def with_facts(build: Callable[[Path], None], images: int) -> Callable[[Path], None]:
+    """`build`, and in the folder of its table how many images it took, the bytes and the seconds."""
+
+    def timed(folder: Path) -> None:
+        begin = time.perf_counter()
+        build(folder)
+        num_bytes = sum(path.stat().st_size for path in folder.iterdir())
+        seconds = time.perf_counter() - begin
+        write_json(folder / FACTS_FILE, {"build_s": seconds, "images": images, "num_bytes": num_bytes})
+
+    return timed

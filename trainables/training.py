@@ -1,9 +1,7 @@
-"""Training one step: its tables, its model, its plan, and what it cost."""
+"""Training one step: its tables, its model, its plan."""
 
 from __future__ import annotations
 
-import resource
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,18 +18,17 @@ from trainables.catalog import DETECTORS, METHODS, load
 from trainables.checkpoints import read_checkpoint
 from trainables.config import Runtime, TrialConfig
 from trainables.detectors.forward import Completes
-from trainables.detectors.growth import StateDict, build_detector, frozen, grown, load_weights, named_tensors
+from trainables.detectors.growth import build_detector, frozen, grown, load_weights, read_weights
 from trainables.distillation.pseudo_label import PseudoLabels
 from trainables.distillation.teacher_boxes import TeacherBoxes
 from trainables.errors import TrainingError
-from trainables.files import read_json, write_json
 from trainables.hooks import AfterEpoch
 from trainables.incremental import IncrementalDetector
-from trainables.latents import LatentBuffer
-from trainables.ranks import dismiss, follow, world
 from trainables.recipes import scaled_lr
-from trainables.records import FACTS_FILE, PROGRESS_FILE
-from trainables.step_tables import StepTables, replay_facts, scored_data, training_data
+from trainables.records import PROGRESS_FILE
+from trainables.step_costs import Clock, costs, forget_peak_memory
+from trainables.step_data import replay_facts, scored_data, training_data
+from trainables.step_tables import StepTables
 
 SUMS = ("images_seen", "time_gradient_s", "time_train_s")
 """Facts that add up over the parts of a step."""
@@ -47,6 +44,7 @@ def train_step(
         state: see `engine.fit`.
         after_epoch: called after every epoch but the last, by the first of several ranks.
     """
+    forget_peak_memory()
     parts = _parts(config, step)
     done = _epochs_done(state) if len(parts) > 1 else 0
     spent: Counter[str] = Counter()
@@ -85,7 +83,7 @@ def _train_part(
     with StepTables(config, runtime, step) as tables:
         model = build_model(config, step, previous, tables)
         dataset, plan = training_data(config, runtime, step), replace(_plan(config, runtime, step), stop=stop)
-        clock = _Clock(plan, state.with_name(PROGRESS_FILE), after_epoch)
+        clock = Clock(plan.epochs, state.with_name(PROGRESS_FILE), after_epoch)
         try:
             facts = engine.fit(model, dataset, plan, state, clock)
         except TrainingError as error:
@@ -96,7 +94,7 @@ def _train_part(
             "lr_effective": plan.lr,
             "batch_total": float(plan.batch_size),
         }
-        own |= replay_facts(config, runtime, step) | _costs(model, previous, tables, facts["images_seen"])
+        own |= replay_facts(config, runtime, step) | costs(model, previous, tables, facts["images_seen"])
         return model.student, facts | own | clock.facts
 
 
@@ -106,34 +104,6 @@ def build_step_tables(config: TrialConfig, runtime: Runtime, step: int, previous
     scored_data(config, runtime, step)
     with StepTables(config, runtime, step) as tables:
         build_model(config, step, previous, tables)
-
-
-class _Clock:
-    """Tells how far a step is after every epoch, and hands the epoch on to `listener`.
-
-    Of several ranks the first one does; the others are there meanwhile for what it announces.
-    """
-
-    def __init__(self, plan: engine.Plan, path: Path, listener: AfterEpoch | None) -> None:
-        self._epochs, self._path, self._listener = plan.epochs, path, listener
-        self._begin, self._first = time.perf_counter(), 0
-        self._losses: dict[str, float] = {}
-
-    def __call__(self, detector: BaseDetector, epoch: int, losses: dict[str, float]) -> None:
-        self._losses = losses
-        self._first = self._first or epoch
-        if world()[0] > 0:
-            return follow()
-        left = (self._epochs - epoch) * (time.perf_counter() - self._begin) / (epoch - self._first + 1)
-        write_json(self._path, {"done": epoch, "of": self._epochs, "left_s": left})
-        if self._listener is not None and epoch < self._epochs:
-            self._listener(detector, epoch, losses)
-        dismiss()
-
-    @property
-    def facts(self) -> dict[str, float]:
-        """The seconds so far and the losses of the last epoch."""
-        return {"time_train_s": time.perf_counter() - self._begin, **self._losses}
 
 
 def build_model(config: TrialConfig, step: int, previous: Path | None, tables: StepTables) -> IncrementalDetector:
@@ -221,15 +191,6 @@ def on_device(detector: BaseDetector, config: TrialConfig) -> BaseDetector:
     return detector.to(config.device, memory_format=torch.channels_last)
 
 
-def read_weights(path: Path) -> StateDict:
-    """The tensors of a weights file.
-
-    Raises:
-        CheckpointError: not a file of tensors by name.
-    """
-    return named_tensors(read_checkpoint(path), str(path))
-
-
 def _plan(config: TrialConfig, runtime: Runtime, step: int) -> engine.Plan:
     base = DETECTORS[config.detector].optim()
     own = step >= config.first_step
@@ -254,29 +215,3 @@ def _plan(config: TrialConfig, runtime: Runtime, step: int) -> engine.Plan:
 def _seed(config: TrialConfig, step: int) -> int:
     seed = config.seed if step >= config.first_step else config.base_seed
     return (seed * 1000 + step) % 2**32  # what NumPy takes
-
-
-def _costs(
-    model: IncrementalDetector, previous: Path | None, tables: StepTables, images_seen: float
-) -> dict[str, float]:
-    parameters, shared = list(model.student.parameters()), tables.facts
-    teacher = 0.0
-    if previous and (model.teacher is not None or model.responses is not None):
-        teacher = read_json(previous.with_name(FACTS_FILE))["params_total"]
-        teacher -= sum(p.numel() for p in model.student.backbone.parameters()) if model.shares_backbone else 0
-    kept = sum(one.num_bytes for one in model.latents if isinstance(one, LatentBuffer))
-    costs = {
-        "params_total": float(sum(p.numel() for p in parameters)),
-        "params_trainable": float(sum(p.numel() for p in parameters if p.requires_grad)),
-        "params_teacher": teacher,
-        "peak_memory_mb": _peak_memory_mb(str(next(iter(parameters)).device.type)),
-        "cache_bytes": float(shared.num_bytes),
-        **{f"time_saved_{kind}_s": images_seen * each for kind, each in shared.seconds_per_image.items()},
-    }
-    return costs | ({"replay_bytes": float(kept)} if kept else {})
-
-
-def _peak_memory_mb(device: str) -> float:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -22,7 +22,8 @@ from tests.bench.digits import base_step
 from trainables import engine, training
 from trainables.config import Runtime, TrialConfig
 from trainables.step import StepResult
-from trainables.step_tables import StepTables, training_data
+from trainables.step_data import training_data
+from trainables.step_tables import StepTables
 
 KINDS = {
     "released": ("released", False),

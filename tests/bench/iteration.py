@@ -22,7 +22,8 @@ from trainables.datasets.image_table import StepDataset
 from trainables.detectors.families import GFL
 from trainables.detectors.forward import Batch
 from trainables.incremental import IncrementalDetector
-from trainables.step_tables import StepTables, training_data
+from trainables.step_data import training_data
+from trainables.step_tables import StepTables
 
 EPOCHS = 5
 

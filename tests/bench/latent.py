@@ -17,7 +17,8 @@ from trainables.datasets import DataConfig, prepare
 from trainables.environment import prepare_process
 from trainables.scenarios import named_scenario
 from trainables.step import run_step
-from trainables.step_tables import StepTables, training_data
+from trainables.step_data import training_data
+from trainables.step_tables import StepTables
 
 DETECTOR, NUM_IMAGES = "nanodet_plus_m", 96
 

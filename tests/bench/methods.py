@@ -14,7 +14,8 @@ from trainables import engine, training
 from trainables.catalog import METHODS
 from trainables.config import Runtime, TrialConfig
 from trainables.step import StepResult
-from trainables.step_tables import StepTables, training_data
+from trainables.step_data import training_data
+from trainables.step_tables import StepTables
 from trainables.table_plans import response_plan
 
 BASELINE = "finetune"

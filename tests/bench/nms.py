@@ -19,14 +19,13 @@ from tests.bench.digits import erd_config, scenes
 from trainables.config import Runtime
 from trainables.datasets import steps
 from trainables.datasets.image_table import stacked
-from trainables.detectors.growth import build_detector, load_weights, set_nms
+from trainables.detectors.growth import build_detector, load_weights, read_weights, set_nms
 from trainables.detectors.voting_nms import TYPE
 from trainables.environment import prepare_process
 from trainables.evaluation import evaluate
 from trainables.prediction import coco_rows
 from trainables.step import run_step
-from trainables.step_tables import scored_data
-from trainables.training import read_weights
+from trainables.step_data import scored_data
 
 KINDS = {"plain": {"type": "nms"}, "voting": {"type": TYPE}}
 AP_KINDS = ("ap", "ap50", "ap75")

@@ -20,7 +20,8 @@ from trainables.detectors.forward import Batch
 from trainables.distillation.erd import Taught, taught
 from trainables.incremental import IncrementalDetector
 from trainables.step import StepResult
-from trainables.step_tables import StepTables, training_data
+from trainables.step_data import training_data
+from trainables.step_tables import StepTables
 
 EPOCHS = 5
 FLOOR = {

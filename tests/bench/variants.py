@@ -20,7 +20,8 @@ from tests.bench.iteration import _losses, _ready
 from trainables import engine, training
 from trainables.environment import prepare_process
 from trainables.incremental import IncrementalDetector
-from trainables.step_tables import StepTables, training_data
+from trainables.step_data import training_data
+from trainables.step_tables import StepTables
 
 CONTIGUOUS = {"format": torch.contiguous_format, "fused": False}
 KEPT: dict[str, Any] = {"format": torch.channels_last, "fused": True}

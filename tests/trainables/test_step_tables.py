@@ -16,14 +16,14 @@ from search_spaces.optim import TinyOptimParams
 from search_spaces.sid import SIDParams
 from tests.trainables.batches import tiny
 from tests.trainables.pictures import write_pictures
-from trainables import step_tables
+from trainables import step_data
 from trainables.catalog import DETECTORS
 from trainables.config import Runtime, Segment, TrialConfig
 from trainables.datasets.splits import Split, Splits
 from trainables.environment import prepare_process
 from trainables.recipes import TINY
 from trainables.scenarios import custom_scenario
-from trainables.step_tables import training_data
+from trainables.step_data import training_data
 from trainables.store import Store
 from trainables.store_contents import entries
 from trainables.table_plans import image_plan, response_plan, target_plan
@@ -218,7 +218,7 @@ def test_the_recipe_counts_where_it_changes_what_a_detector_sees(
 def test_another_version_of_the_code_is_another_table(
     config: TrialConfig, runtime: Runtime, before: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(step_tables, "TABLE_VERSION", 10**6)
+    monkeypatch.setattr(step_data, "TABLE_VERSION", 10**6)
     assert turned(built(config, replace(runtime, store=tmp_path)), before) == ALL
 
 

@@ -62,6 +62,15 @@ def _downloaded(url: str) -> Any:
     return read_checkpoint(path)
 
 
+def read_weights(path: Path) -> StateDict:
+    """The tensors of a weights file.
+
+    Raises:
+        CheckpointError: not a file of tensors by name.
+    """
+    return named_tensors(read_checkpoint(path), str(path))
+
+
 def named_tensors(saved: Any, origin: str) -> StateDict:
     """What a checkpoint holds under `state_dict`, or else itself.
 
