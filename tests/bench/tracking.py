@@ -10,8 +10,6 @@ again after it was slow or silent; where it fails or refuses, the records are wr
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -73,13 +71,12 @@ def run(options: list[str]) -> dict[str, float]:
 def _proxy(folder: Path) -> Iterator[Proxy]:
     """Before a server whose database is `mlflow.db`."""
     port = free_port()
-    server, proxy = mlflow_server(folder, port, f"sqlite:///{folder}/mlflow.db", NICENESS), Proxy(port)
-    try:
-        yield proxy
-    finally:
-        proxy.end()
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+    with mlflow_server(folder, port, f"sqlite:///{folder}/mlflow.db", NICENESS):
+        proxy = Proxy(port)
+        try:
+            yield proxy
+        finally:
+            proxy.end()
 
 
 def _case(spec: SweepSpec, proxy: Proxy, rate: float) -> Case:

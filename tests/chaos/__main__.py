@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import subprocess
 import tempfile
 import time
@@ -68,20 +67,18 @@ def survived(folder: Path, kind: type[Fault], moment: str, expected: dict[str, A
     """The seconds that a fault costs, or why the sweep did not survive it."""
     box, promoted = Box(folder), moment == "promotion"
     fault: Fault | None = None
-    process: subprocess.Popen[str] | None = None
     try:
         fault = kind(box)
         if promoted:
             box.run("run")
         began, verb = time.monotonic(), "promote" if promoted else "run"
-        process = box.start(verb)
-        wait_for(moment, folder, process)
-        fault.strike(process)
-        fault.mend()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE_S)
+        with box.running(verb) as process:
+            wait_for(moment, folder, process)
+            fault.strike(process)
+            fault.mend()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE_S)
         if process.returncode != 0:
-            process.kill()
             box.run(verb)
         box.run("sync")
         lost = time.monotonic() - began - calm_s
@@ -90,8 +87,6 @@ def survived(folder: Path, kind: type[Fault], moment: str, expected: dict[str, A
         print(box.printed[-3000:], flush=True)
         return f"not survived: {type(error).__name__}: {str(error).strip()[-200:]}"
     finally:
-        if process and process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
         if fault:
             fault.end()
     return f"{max(lost, 0):.0f}"

@@ -7,16 +7,17 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
-
 from sweeps.study import study_storage
+from tests.records import artifact, runs_of
+from tests.smoke.servers import running
+from tests.smoke.workspace import ROOT
 from trainables.store_manifest import read_manifest
 
-ROOT = Path(__file__).parents[2]
 SPEC = """
 name: small
 scenario: digits/4+3+3
@@ -54,15 +55,17 @@ class Box:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def start(self, verb: str) -> subprocess.Popen[str]:
-        """`sweeps run small.yaml --resume`, or another verb, under way."""
+    @contextmanager
+    def running(self, verb: str) -> Iterator[subprocess.Popen[str]]:
+        """`sweeps run small.yaml --resume`, or another verb, under way, until the end of the block at the latest."""
         arguments = ["run", "small.yaml", "--resume"] if verb == "run" else [verb, "small"]
-        with (self.folder / "printed.txt").open("a") as printed:
-            return subprocess.Popen(
-                [sys.executable, "-c", "from sweeps.cli import main; main()", *arguments],
-                cwd=self.folder, env=os.environ | self.environment, text=True,
-                stdout=printed, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+        command = [sys.executable, "-c", "from sweeps.cli import main; main()", *arguments]
+        environment = os.environ | self.environment
+        with (
+            (self.folder / "printed.txt").open("a") as printed,
+            running(command, cwd=self.folder, env=environment, stdout=printed, stderr=subprocess.STDOUT) as process,
+        ):
+            yield process
 
     def run(self, verb: str, status: int = 0) -> str:
         """What it printed, once it has ended.
@@ -71,8 +74,8 @@ class Box:
             AssertionError: with another exit status.
         """
         before = len(self.printed)
-        process = self.start(verb)
-        assert process.wait(timeout=600) == status, self.printed[-3000:]
+        with self.running(verb) as process:
+            assert process.wait(timeout=600) == status, self.printed[-3000:]
         return self.printed[before:]
 
     @property
@@ -87,9 +90,8 @@ class Box:
         Raises:
             AssertionError: a run, a trial or an entry of the store is not as it must be.
         """
-        client = MlflowClient(self.environment.get("MLFLOW_TRACKING_URI", self.database))
-        experiment = client.get_experiment_by_name("small")
-        runs = client.search_runs([experiment.experiment_id], max_results=1000)
+        uri = self.environment.get("MLFLOW_TRACKING_URI", self.database)
+        runs = runs_of(uri, sweep="small")
         assert {run.info.status for run in runs} == {"FINISHED"}, "a run is left, or failed"
         names = ("level", "trial_id", "step", "scenario")
         places = Counter(tuple(run.data.tags.get(name) for name in names) for run in runs)
@@ -102,7 +104,7 @@ class Box:
         self._study_in_order(len(trials))
         self._store_in_order()
         (sweep,) = (run for run in runs if run.data.tags["level"] == "sweep")
-        return {"trials": trials, "promoted": self._result(client, sweep.info.run_id) if promoted else None}
+        return {"trials": trials, "promoted": _result(artifact(uri, sweep, "result.json")) if promoted else None}
 
     def _study_in_order(self, trials: int) -> None:
         import optuna
@@ -115,10 +117,9 @@ class Box:
         assert entries
         assert all(read_manifest(entry).matches(entry) for entry in entries), "an entry of the store is broken"
 
-    def _result(self, client: MlflowClient, run_id: str) -> Any:
-        path = download_artifacts(run_id=run_id, artifact_path="result.json", tracking_uri=client.tracking_uri)
-        rows = json.loads(Path(path).read_text())
-        return {
-            scenario: {name: {k: v for k, v in row.items() if k in METRICS} for name, row in of.items()}
-            for scenario, of in rows.items()
-        }
+
+def _result(text: str) -> Any:
+    return {
+        scenario: {name: {k: v for k, v in row.items() if k in METRICS} for name, row in of.items()}
+        for scenario, of in json.loads(text).items()
+    }

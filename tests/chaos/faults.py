@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tests.chaos.box import Box
@@ -85,24 +85,19 @@ class Server(Fault):
 
     def __init__(self, box: Box) -> None:
         super().__init__(box)
-        self.port = free_port()
-        self.server = self._serve()
-        box.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{self.port}"
+        self._port, self._server = free_port(), ExitStack()
+        self.mend()
+        box.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{self._port}"
 
     def strike(self, process: subprocess.Popen[str]) -> None:
         self.end()
         time.sleep(OUTAGE_S)
 
     def mend(self) -> None:
-        self.server = self._serve()
+        self._server.enter_context(mlflow_server(self.box.folder, self._port, self.box.database))
 
     def end(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.server.pid, signal.SIGKILL)
-        self.server.wait()
-
-    def _serve(self) -> subprocess.Popen[bytes]:
-        return mlflow_server(self.box.folder, self.port, self.box.database)
+        self._server.close()
 
 
 class Disk(Fault):

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.smoke.conftest import Workspace
-from tests.smoke.test_resume import figures
+from tests.smoke.workspace import Workspace
 
 pytestmark = pytest.mark.chaos
 
@@ -42,10 +41,10 @@ def test_a_broken_file_is_refused_or_made_good(finished: Workspace, tmp_path: Pa
     workspace = Workspace(folder)
     (path,) = (folder / "runs/sweeps/small").glob(file)
     path.write_bytes(FAULTS[fault](path.read_bytes()))
-    process = workspace.start("run", str(folder / "small.yaml"), "--resume")
-    printed, _ = process.communicate(timeout=300)
+    with workspace.running("run", str(folder / "small.yaml"), "--resume") as process:
+        printed, _ = process.communicate(timeout=300)
     assert "Traceback" not in printed, printed
     if process.returncode:
         assert path.name in printed or path.parent.name in printed
     else:
-        assert figures(workspace, "small") == figures(finished, "small")
+        assert workspace.figures("small") == finished.figures("small")

@@ -23,8 +23,7 @@ from sweeps.spec import load_specs
 from tests.fuzz.inputs import NUMBERS, PATHS, TEXTS, broken, changed, odd, repacked
 from tests.sweeps.sweep_files import GOOD
 from tests.trainables.batches import tiny
-from tests.trainables.datasets.conftest import pets, write_image
-from tests.trainables.datasets.test_prepare import voc_xml, voc_year
+from tests.trainables.datasets.files import pets, voc_xml, voc_year, write_image
 from trainables.datasets import DataConfig, prepare
 from trainables.errors import CheckpointError, DataError, PalimpsestError, SpecError
 from trainables.export import export_student, load_exported

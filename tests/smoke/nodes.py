@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
-from tests.smoke.servers import free_port
+from tests.smoke.servers import free_port, kill
 
 ROOT = Path(__file__).parents[2]
 OBJECT_STORE_BYTES = 150 << 20
@@ -32,26 +30,29 @@ class Cluster:
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # `sweeps` sets it to 0 wherever no cluster is named
         }
         self._folder, self._cpus, self._gpus = folder, cpus, gpus
-        self.nodes = [self._start(head_cpus, "--head", f"--port={self.address.partition(':')[2]}")]
-        for _ in range(nodes - 1):
-            self.join()
+        self.nodes: list[subprocess.Popen[bytes]] = []
+        try:
+            self._start(head_cpus, "--head", f"--port={self.address.partition(':')[2]}")
+            for _ in range(nodes - 1):
+                self.join()
+        except BaseException:
+            self.end()
+            raise
 
     def join(self) -> None:
         """Another node."""
-        self.nodes.append(self._start(self._cpus, f"--address={self.address}"))
+        self._start(self._cpus, f"--address={self.address}")
 
     def kill(self, node: int) -> None:
         """A node is gone, with all its processes; the first one is the head."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.nodes[node].pid, signal.SIGKILL)
-        self.nodes[node].wait()
+        kill(self.nodes[node])
 
     def end(self) -> None:
         """All nodes are gone."""
-        for node in range(len(self.nodes)):
-            self.kill(node)
+        for node in self.nodes:
+            kill(node)
 
-    def _start(self, cpus: int, *arguments: str) -> subprocess.Popen[bytes]:
+    def _start(self, cpus: int, *arguments: str) -> None:
         call = "import sys; from ray.scripts.scripts import main; sys.argv[0] = 'ray'; sys.exit(main())"
         options = [f"--num-cpus={cpus}", f"--num-gpus={self._gpus}", "--node-ip-address=127.0.0.1", "--block"]
         options += [f"--object-store-memory={OBJECT_STORE_BYTES}", "--include-log-monitor=false"]
@@ -63,10 +64,11 @@ class Cluster:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        self.nodes.append(node)
         assert node.stdout is not None
         said = b""
         for line in node.stdout:
             said += line
             if b"--block" in line:  # it has started, and says how to stop it
-                return node
+                return
         raise AssertionError(said.decode())

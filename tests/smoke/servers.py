@@ -1,17 +1,38 @@
-"""Servers of this machine, in process groups of their own."""
+"""Programs of this machine, each in a process group that ends with its block."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 NICENESS = 10  # of what elsewhere has a machine of its own
+
+
+@contextmanager
+def running(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """A program under way, whatever becomes of the block; `options` are those of `Popen`."""
+    process = subprocess.Popen(command, start_new_session=True, **options)
+    try:
+        yield process
+    finally:
+        kill(process)
+
+
+def kill(process: subprocess.Popen[Any]) -> None:
+    """End a program that `start_new_session` made a group, with all that it started there."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def free_port() -> int:
@@ -21,21 +42,28 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def mlflow_server(folder: Path, port: int, database: str, niceness: int = 0) -> subprocess.Popen[bytes]:
-    """One that answers, over a database; artifacts go to `mlartifacts` in its folder."""
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    server = subprocess.Popen(
-        ["nice", "-n", str(niceness), *command],
-        cwd=folder,
-        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # eight processes that nobody asks
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    until = time.monotonic() + 120
+def answer(process: subprocess.Popen[Any], url: str, within_s: float = 120.0) -> bytes:
+    """What the server `process` says at `url`, as soon as it says anything.
+
+    Raises:
+        AssertionError: it has ended, or is silent for too long.
+    """
+    until = time.monotonic() + within_s
     while True:
-        with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-            return server
-        assert time.monotonic() < until, "the MLflow server does not start"
+        with suppress(OSError), urlopen(url, timeout=5) as said:
+            return bytes(said.read())
+        assert process.poll() is None, f"{url}: the server has ended"
+        assert time.monotonic() < until, f"{url}: the server does not answer"
         time.sleep(0.2)
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int, database: str, niceness: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+    """One that answers, over a database; artifacts go to `mlartifacts` in its folder."""
+    command = ["nice", "-n", str(niceness), sys.executable, "-m", "mlflow", "server"]
+    command += ["--backend-store-uri", database, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes that nobody asks
+    with running(command, cwd=folder, env=environment, **quiet) as server:
+        answer(server, f"http://127.0.0.1:{port}/health")
+        yield server

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.smoke.conftest import Workspace
 from tests.smoke.nodes import Cluster
-from tests.smoke.test_resume import figures, until
+from tests.smoke.workspace import Workspace, ended, until
 
 pytestmark = pytest.mark.smoke
 
@@ -25,14 +24,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
 
 def test_trials_run_on_both_nodes_and_outlive_one(workspace: Workspace, cluster: Cluster) -> None:
     spec = workspace.write_spec("spread", trials=4)
-    driver = workspace.start("run", str(spec))
-    until(driver, "1/4 done, 1 running")  # two at a time, and a node has one CPU
-    cluster.kill(1)
-    cluster.join()
-    printed, _ = driver.communicate(timeout=600)
-    assert driver.returncode == 0, printed
-    assert "4 finished" in printed
-    assert len(figures(workspace, "spread")) == 4
+    with workspace.running("run", str(spec)) as driver:
+        until(driver, "1/4 done, 1 running")  # two at a time, and a node has one CPU
+        cluster.kill(1)
+        cluster.join()
+        assert "4 finished" in ended(driver)
+    assert len(workspace.figures("spread")) == 4
 
 
 def test_what_no_node_has_is_refused_by_what_there_is(workspace: Workspace, cluster: Cluster) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.smoke.conftest import SPEC
 from tests.smoke.hosts import DESK, USER, Hosts, missing
+from tests.smoke.workspace import SPEC
 
 pytestmark = [pytest.mark.smoke, pytest.mark.long, pytest.mark.skipif(bool(missing()), reason=missing())]
 FILE = Path(__file__).parents[2] / "cluster-on-premise.yaml"

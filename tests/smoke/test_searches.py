@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-from pathlib import Path
 
 import optuna
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Run
 
-from tests.smoke.conftest import Workspace
-from tests.smoke.test_resume import until
+from tests.records import artifact, the_run
+from tests.smoke.servers import kill
+from tests.smoke.workspace import Workspace, until
+from tests.sweeps.page import Page
 
 pytestmark = pytest.mark.smoke
 
@@ -47,37 +44,18 @@ promotion: {seeds: [0]}
 """
 
 
-def trials_of(workspace: Workspace, name: str) -> list[Run]:
-    """The trials in MLflow; none is left open."""
-    client = MlflowClient(workspace.tracking_uri)
-    experiment = client.get_experiment_by_name(name)
-    runs = client.search_runs([experiment.experiment_id])
-    assert "RUNNING" not in {run.info.status for run in runs}
-    trials = [run for run in runs if run.data.tags["level"] == "trial" and run.data.tags["role"] == "search"]
-    return sorted(trials, key=lambda run: int(run.data.tags["number"]))
-
-
 def study_of(workspace: Workspace, name: str) -> optuna.Study:
     """The study as Optuna's dashboard opens it."""
     return optuna.load_study(study_name=name, storage=f"sqlite:///{workspace.folder}/runs/sweeps/{name}/study.db")
-
-
-def artifact(workspace: Workspace, name: str, file: str) -> str:
-    """A text on the sweep's run."""
-    client = MlflowClient(workspace.tracking_uri)
-    experiment = client.get_experiment_by_name(name)
-    (run,) = client.search_runs([experiment.experiment_id], "tags.level = 'sweep'")
-    return Path(client.download_artifacts(run.info.run_id, file)).read_text()
 
 
 def killed_and_resumed(workspace: Workspace, name: str, text: str, line: str, end: str) -> str:
     """What a sweep prints that was killed at a line which contains `line`, and gone on with to its `end`."""
     path = workspace.folder / f"{name}.yaml"
     path.write_text(text)
-    process = workspace.start("run", str(path))
-    until(process, line)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with workspace.running("run", str(path)) as process:
+        until(process, line)
+        kill(process)
     printed = workspace.run("run", str(path), "--resume")
     assert end in printed
     return printed
@@ -93,7 +71,7 @@ def front(workspace: Workspace) -> Workspace:
 
 def test_two_objectives_with_a_constraint_over_two_methods_killed_and_gone_on_with(front: Workspace) -> None:
     workspace = front
-    trials = trials_of(workspace, "front")
+    trials = workspace.trials("front")
     assert [run.data.tags["method"] for run in trials[:2]] == ["erd", "finetune"]
     study = study_of(workspace, "front")
     done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
@@ -107,10 +85,11 @@ def test_two_objectives_with_a_constraint_over_two_methods_killed_and_gone_on_wi
     assert all(list(trial.constraints) == ["params_trainable <= 1e+07"] for trial in done)
     printed = workspace.run("report", "front")
     assert "front.html" in printed
-    page = (workspace.folder / "front.html").read_text()
-    assert "Pareto front" in page
+    text = (workspace.folder / "front.html").read_text(encoding="utf-8")
+    assert "Pareto front" in text
+    rows = {row[0].partition(",")[0]: row for row in Page(text).rows if row}
     for run in trials:
-        assert f"{100 * run.data.metrics['ap_new']:.1f}" in page
+        assert rows[f"trial {run.data.tags['number']}"][3] == f"{100 * run.data.metrics['ap_new']:.1f}"
     assert len(study.best_trials) > 1
     assert "choose one with --trial" in workspace.run("promote", "front", status=1)
 
@@ -121,8 +100,8 @@ def test_a_configuration_for_two_scenarios_killed_and_gone_on_with(workspace: Wo
         "scenario: digits/5+5", "scenarios: [digits/4+3+3, digits/5+5]"
     )
     text = text.replace("[ap_new, forgetting]", "ap_all\npooled: mean").replace("compare: []", "compare: [joint]")
-    killed_and_resumed(workspace, "pooled", text + "scheduler: {name: none}\n", "1/4 done", "pooled: ")
-    trials = trials_of(workspace, "pooled")
+    killed_and_resumed(workspace, "pooled", text + "scheduler: {name: none}\n", "1/4 done", "next: sweeps show pooled")
+    trials = workspace.trials("pooled")
     study = study_of(workspace, "pooled")
     values = [trial.value for trial in study.trials if trial.state.name == "COMPLETE"]
     finished = [run for run in trials if run.data.tags["verdict"] == "finished"]
@@ -133,13 +112,14 @@ def test_a_configuration_for_two_scenarios_killed_and_gone_on_with(workspace: Wo
     printed = workspace.run("promote", "pooled", "--trial", finished[0].data.tags["number"])
     assert "digits/5+5, gfl_r18_tiny, test split" in printed
     assert "digits/4+3+3, gfl_r18_tiny, test split" in printed
-    assert "digits/4+3+3: AP all" in artifact(workspace, "pooled", "report.html")
+    sweep = the_run(workspace.tracking_uri, sweep="pooled", level="sweep")
+    assert "digits/4+3+3: AP all" in artifact(workspace.tracking_uri, sweep, "report.html")
 
 
 @pytest.mark.long
 def test_a_population_trains_whole_killed_and_gone_on_with(workspace: Workspace) -> None:
     killed_and_resumed(workspace, "population", POPULATION, "1/4 done", "population: 4 finished")
-    trials = trials_of(workspace, "population")
+    trials = workspace.trials("population")
     study = study_of(workspace, "population")
     assert sorted(trial.value for trial in study.trials) == pytest.approx(
         sorted(run.data.metrics["ap_all"] for run in trials), abs=1e-12
@@ -165,7 +145,7 @@ def test_a_search_on_the_first_increment_killed_in_its_race_and_reported_on_anot
     )
     more = "seeds: 2\nbudget: {steps: first, patience: 3}\nreport_on: digits/5+5\nwarm_start: [front]\n"
     killed_and_resumed(workspace, "raced", text + more, "leader trial", "(2 seeds)")
-    raced = [run for run in trials_of(workspace, "raced") if "race/mean" in run.data.metrics]
+    raced = [run for run in workspace.trials("raced") if "race/mean" in run.data.metrics]
     assert {run.data.metrics["race/seeds"] for run in raced} <= {1.0, 2.0}
     leader = max(raced, key=lambda run: (run.data.metrics["race/seeds"], run.data.metrics["race/mean"]))
     promoted = workspace.run("promote", "raced")
@@ -183,6 +163,6 @@ def test_two_scenarios_side_by_side_killed_and_gone_on_with_have_a_study_and_rec
     for name in ("both.digits-5-5", "both.digits-4-3-3"):
         assert f"{name} | {name}: 2 finished" in printed
         assert f"next: sweeps show {name}" in printed
-        assert len(trials_of(workspace, name)) == 2
+        assert len(workspace.trials(name)) == 2
         assert len(study_of(workspace, name).trials) == 2
         assert f"{name}: 2 trials" in workspace.run("show", name)

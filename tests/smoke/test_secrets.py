@@ -6,19 +6,16 @@ import base64
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
-from tests.smoke.conftest import Workspace
+from tests.smoke.servers import free_port, mlflow_server
+from tests.smoke.workspace import ROOT, Workspace
 
 pytestmark = pytest.mark.smoke
 
@@ -37,20 +34,10 @@ print(json.dumps([one.laddr.ip for one in listening]))
 
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
-    """Where an MLflow server listens."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", "sqlite:///mlflow.db", "--workers", "1"]
-    server = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port)], cwd=tmp_path)
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-            break
-        time.sleep(0.2)
-    yield port
-    server.terminate()
-    server.wait()
+    """Where an MLflow server listens that knows none of the secrets."""
+    port = free_port()
+    with mlflow_server(tmp_path, port, f"sqlite:///{tmp_path}/mlflow.db"):
+        yield port
 
 
 def test_planted_secrets_are_found_nowhere(
@@ -84,7 +71,7 @@ def test_planted_secrets_are_found_nowhere(
 
 
 def test_a_local_cluster_listens_on_the_loopback_interface_alone(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     printed = subprocess.run(
         [sys.executable, "-c", LISTENING], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     ).stdout

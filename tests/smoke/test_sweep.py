@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -17,17 +18,13 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 
 from sweeps.study import study_storage
-from tests.smoke.conftest import Workspace
+from tests.records import artifact, points, runs_of, the_run
+from tests.smoke.servers import answer, free_port
+from tests.smoke.workspace import Workspace
 
 pytestmark = pytest.mark.smoke
 
 DEFAULTS = {"erd/lambda_cls": 1.0, "erd/alpha_cls": 2.0, "optim/lr_scale": 1.0}
-
-
-def artifact(workspace: Workspace, run: Run, name: str) -> str:
-    """The text of a run's artifact."""
-    uri = workspace.tracking_uri
-    return Path(download_artifacts(run_id=run.info.run_id, artifact_path=name, tracking_uri=uri)).read_text()
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +36,8 @@ def swept(workspace: Workspace) -> Workspace:
 
 @pytest.fixture(scope="module")
 def runs(swept: Workspace) -> dict[str, list[Run]]:
-    client = MlflowClient(swept.tracking_uri)
-    experiment = client.get_experiment_by_name("small")
     by_level = defaultdict(list)
-    for run in client.search_runs([experiment.experiment_id]):
+    for run in runs_of(swept.tracking_uri, sweep="small"):
         by_level[run.data.tags["level"]].append(run)
     return by_level
 
@@ -64,14 +59,13 @@ def test_trial_zero_is_the_methods_defaults(runs: dict[str, list[Run]]) -> None:
 
 
 def test_every_step_is_recorded_on_its_trial_and_on_its_own_run(swept: Workspace, runs: dict[str, list[Run]]) -> None:
-    client = MlflowClient(swept.tracking_uri)
+    trials = {run.info.run_id: run for run in runs["trial"]}
     for step in runs["step"]:
-        trial, index = step.data.tags["mlflow.parentRunId"], int(step.data.tags["step"])
-        history = {metric.step: metric.value for metric in client.get_metric_history(trial, "ap_all")}
-        assert history[index] == step.data.metrics["ap_all"]
+        trial, index = trials[step.data.tags["mlflow.parentRunId"]], int(step.data.tags["step"])
+        assert dict(points(swept.tracking_uri, trial, "ap_all"))[index] == step.data.metrics["ap_all"]
         assert {"time_train_s", "images_train", "peak_memory_mb", "loss_cls", "params_total"} <= set(step.data.metrics)
         assert ("loss_dist_cls" in step.data.metrics) == (index == 1)
-        rows = list(csv.DictReader(artifact(swept, step, "classes.csv").splitlines()))
+        rows = list(csv.DictReader(artifact(swept.tracking_uri, step, "classes.csv").splitlines()))
         assert [row["class"] for row in rows] == list("0123456789")[: 5 * (index + 1)]
         known = [float(row["ap"]) for row in rows if row["ap"]]
         assert math.isclose(sum(known) / len(known), step.data.metrics["ap_all"], abs_tol=1e-12)
@@ -79,7 +73,7 @@ def test_every_step_is_recorded_on_its_trial_and_on_its_own_run(swept: Workspace
 
 def test_the_sweep_run_tells_spec_versions_references_and_cost(swept: Workspace, runs: dict[str, list[Run]]) -> None:
     (sweep,) = runs["sweep"]
-    assert yaml.safe_load(artifact(swept, sweep, "spec.yaml"))["name"] == "small"
+    assert yaml.safe_load(artifact(swept.tracking_uri, sweep, "spec.yaml"))["name"] == "small"
     assert sweep.data.tags["version/torch"].startswith("2.13")
     assert {"reference/joint/ap_all", "reference/finetune/ap_old", "trials_finished"} <= set(sweep.data.metrics)
     assert sweep.data.metrics["core_hours_spent"] > 0
@@ -95,6 +89,33 @@ def test_the_study_knows_each_trial_once(swept: Workspace) -> None:
 def test_show_prints_every_trial(swept: Workspace) -> None:
     printed = swept.run("show", "small")
     assert printed.count("finished") == 2
+
+
+def test_sync_writes_all_that_is_not_known_to_be_written(swept: Workspace, runs: dict[str, list[Run]]) -> None:
+    (swept.folder / "runs" / "sweeps" / "small" / "records.position").unlink()
+    written = re.search(r"small: (\d+) records written, none waits", swept.run("sync", "small"))
+    assert written
+    assert int(written[1]) > 10
+    assert "small: 0 records written, none waits" in swept.run("sync", "small")
+    known = {run.info.run_id: run.data.metrics for level in runs.values() for run in level}
+    assert {run.info.run_id: run.data.metrics for run in runs_of(swept.tracking_uri, sweep="small")} == known
+
+
+def test_store_shows_what_trials_share_and_prunes_nothing_that_is_in_use(swept: Workspace) -> None:
+    shown = swept.run("store", "--kind", "steps")
+    assert str(swept.folder / "runs" / "store") in shown
+    assert "step 1 of digits 5, gfl_r18_tiny, 1 epochs" in shown
+    assert "removed 0 entries, 0 B" in swept.run("store", "--prune", "1")
+    assert swept.run("store", "--kind", "steps").count("gfl_r18_tiny") == shown.count("gfl_r18_tiny")
+
+
+def test_ui_serves_the_workspaces_records(swept: Workspace) -> None:
+    port = free_port()
+    with swept.running("ui", "--port", str(port)) as server:
+        url = f"http://127.0.0.1:{port}"
+        assert b"<title>MLflow" in answer(server, url)
+        found = answer(server, f"{url}/api/2.0/mlflow/experiments/get-by-name?experiment_name=small")
+    assert json.loads(found)["experiment"]["lifecycle_stage"] == "active"
 
 
 def test_a_sweep_is_not_started_twice(swept: Workspace) -> None:
@@ -115,24 +136,21 @@ def test_the_champion_is_a_student_alone(swept: Workspace, monkeypatch: pytest.M
     assert sum(tensor.numel() for tensor in saved["state_dict"].values()) < 800_000
     again = swept.run("promote", "small")
     assert "is the champion already" in again
-    experiment = [client.get_experiment_by_name("small").experiment_id]
-    assert len(client.search_runs(experiment, "tags.role = 'final'")) == 2
-    (sweep,) = client.search_runs(experiment, "tags.level = 'sweep'")
-    assert {"joint", "finetune", "best found"} <= set(json.loads(artifact(swept, sweep, "result.json"))["digits/5+5"])
-    assert "best found" in artifact(swept, sweep, "report.html")
+    assert len(runs_of(swept.tracking_uri, sweep="small", role="final")) == 2
+    sweep = the_run(swept.tracking_uri, sweep="small", level="sweep")
+    assert {"joint", "finetune", "best found"} <= set(
+        json.loads(artifact(swept.tracking_uri, sweep, "result.json"))["digits/5+5"]
+    )
+    assert "best found" in artifact(swept.tracking_uri, sweep, "report.html")
 
 
 def test_a_trial_that_explodes_fails_alone_and_says_why(swept: Workspace) -> None:
     spec = swept.write_spec("explosive", trials=3)
     spec.write_text(spec.read_text().replace("lr_scale: declared", "lr_scale: [1.0, 1.0e+38]"))
     printed = swept.run("run", str(spec))
-    client = MlflowClient(swept.tracking_uri)
-    experiment = client.get_experiment_by_name("explosive")
-    trials = {
-        run.data.tags["number"]: run for run in client.search_runs([experiment.experiment_id], "tags.level = 'trial'")
-    }
-    assert trials["0"].data.tags["verdict"] == "finished"
-    failed = [run for run in trials.values() if run.data.tags["verdict"] == "failed"]
+    first, *others = swept.trials("explosive")
+    assert first.data.tags["verdict"] == "finished"
+    failed = [run for run in others if run.data.tags["verdict"] == "failed"]
     assert failed, printed
     for run in failed:
         assert run.info.status == "FAILED"
@@ -145,9 +163,7 @@ def test_a_trial_whose_objective_is_undefined_has_failed(swept: Workspace) -> No
     printed = swept.run("run", str(spec), status=1)
     assert "undefined: 1 failed" in printed
     assert "every trial failed; when that is mended, start it under another name\n  trial 0: every objective" in printed
-    client = MlflowClient(swept.tracking_uri)
-    experiment = client.get_experiment_by_name("undefined")
-    (trial,) = client.search_runs([experiment.experiment_id], "tags.level = 'trial'")
+    (trial,) = swept.trials("undefined")
     assert (trial.info.status, trial.data.tags["verdict"]) == ("FAILED", "failed")
     assert "objective" in trial.data.tags["message"]
 
@@ -161,3 +177,13 @@ def test_data_shows_what_each_step_sees(swept: Workspace) -> None:
 def test_debug_runs_trial_zero_without_ray(swept: Workspace) -> None:
     printed = swept.run("debug", str(swept.folder / "small.yaml"))
     assert "step 2, progress 2: AP all" in printed
+
+
+@pytest.mark.long
+def test_the_demo_searches_and_promotes_and_is_gone_on_with(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    printed = workspace.run("demo")
+    assert "first champion" in printed
+    assert "uv run sweeps ui" in printed
+    assert len(workspace.trials("demo")) == 8
+    assert "is the champion already" in workspace.run("demo")

@@ -11,7 +11,7 @@ import pytest
 from search_spaces.finetune import FinetuneParams
 from search_spaces.optim import TinyOptimParams
 from tests.smoke.test_trial import runtime
-from tests.trainables.datasets.test_prepare import voc_year
+from tests.trainables.datasets.files import voc_year
 from trainables.config import TrialConfig
 from trainables.datasets import DataConfig, prepare
 from trainables.scenarios import VOC, custom_scenario

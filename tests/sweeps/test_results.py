@@ -13,12 +13,12 @@ from sweeps.connection import TrackingError
 from sweeps.results import Trial, best_trial, searched, typed_params
 from sweeps.runs import Runs, Scalar
 from sweeps.spec import preset_values
+from tests.sweeps.events import T0
 from tests.sweeps.sweep_files import spec_of
 from trainables.catalog import DETECTORS, METHODS
 from trainables.errors import SpecError
 
 SCOPE: dict[str, Scalar] = {"scenario": "digits/5+5", "detector": "gfl_r18_tiny", "method": "erd"}
-T0 = 1_700_000_000_000
 
 
 @pytest.fixture

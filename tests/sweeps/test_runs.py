@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import socket
 import subprocess
 import sys
@@ -12,22 +11,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.artifacts import load_text
-from mlflow.entities import Run
 
 from sweeps.connection import TrackingError, connect
-from sweeps.runs import Runs, Scalar
-
-SCOPE: dict[str, Scalar] = {"scenario": "digits/5+5", "detector": "gfl_r18", "method": "erd"}
-PARAMS: dict[str, Scalar] = {"erd/lambda_cls": 1.0, "optim/lr_scale": 0.5, "seed": 0, "config_id": "0123"}
-METRICS = {"ap_all": 0.4, "ap_old": math.nan, "loss_cls": 0.7}
-TABLE: list[dict[str, Scalar]] = [
-    {"class": "0", "ap": 0.4, "ap_small": math.nan},
-    {"class": "1", "ap": 0.5, "ap_small": 0.1},
-]
-MATRIX = {"ap": [[0.4, math.nan], [0.3, 0.5]]}
-T0 = 1_700_000_000_000
+from sweeps.runs import Runs
+from tests.records import artifact, points, runs_of, the_run
+from tests.sweeps.events import MATRIX, METRICS, PARAMS, SCOPE, T0, TABLE
 
 
 def run_trial(runs: Runs, trial_id: str = "t1", *, num_steps: int = 2, at_ms: int = T0) -> None:
@@ -47,25 +35,11 @@ def run_sweep(uri: str, *, at_ms: int = T0) -> Runs:
     return runs
 
 
-def all_runs(uri: str) -> list[Run]:
-    client = connect(uri)
-    return client.search_runs([e.experiment_id for e in client.search_experiments()])
-
-
-def the_run(uri: str, **tags: str) -> Run:
-    (run,) = [run for run in all_runs(uri) if tags.items() <= run.data.tags.items()]
-    return run
-
-
-def points(uri: str, run: Run, metric: str) -> list[tuple[int, float]]:
-    return [(point.step, point.value) for point in MlflowClient(uri).get_metric_history(run.info.run_id, metric)]
-
-
 def test_runs_nest_and_carry_their_tags(uri: str) -> None:
     run_sweep(uri)
     sweep, trial = the_run(uri, level="sweep"), the_run(uri, level="trial")
     step = the_run(uri, level="step", step="1")
-    assert len(all_runs(uri)) == 4
+    assert len(runs_of(uri)) == 4
     assert trial.data.tags["mlflow.parentRunId"] == sweep.info.run_id
     assert step.data.tags["mlflow.parentRunId"] == trial.info.run_id
     for run in (sweep, trial, step):
@@ -89,8 +63,8 @@ def test_a_step_holds_its_metrics_table_and_matrix(uri: str, database: Path) -> 
     run_sweep(uri)
     step = the_run(uri, level="step", step="1")
     assert step.data.metrics == {"ap_all": 0.4, "loss_cls": 0.7}
-    assert json.loads(load_text(f"{step.info.artifact_uri}/ap_matrix.json")) == {"ap": [[0.4, None], [0.3, 0.5]]}
-    rows = list(csv.DictReader(load_text(f"{step.info.artifact_uri}/classes.csv").splitlines()))
+    assert json.loads(artifact(uri, step, "ap_matrix.json")) == {"ap": [[0.4, None], [0.3, 0.5]]}
+    rows = list(csv.DictReader(artifact(uri, step, "classes.csv").splitlines()))
     assert rows[0] == {"class": "0", "ap": "0.4", "ap_small": ""}
     assert (database.parent / "mlartifacts" / step.info.run_id / "artifacts" / "classes.csv").is_file()
 
@@ -99,8 +73,8 @@ def test_the_sweep_holds_spec_versions_references_and_texts(uri: str) -> None:
     runs = run_sweep(uri)
     runs.log_text("# Report", "report.md")
     sweep = the_run(uri, level="sweep")
-    assert load_text(f"{sweep.info.artifact_uri}/spec.yaml") == "name: erd digits\n"
-    assert load_text(f"{sweep.info.artifact_uri}/report.md") == "# Report"
+    assert artifact(uri, sweep, "spec.yaml") == "name: erd digits\n"
+    assert artifact(uri, sweep, "report.md") == "# Report"
     assert sweep.data.tags["version/mlflow"].startswith("3.")
     assert points(uri, sweep, "reference/joint/ap_all") == [(1, 0.9)]
     assert sweep.data.metrics["trials_finished"] == 1
@@ -110,7 +84,7 @@ def test_the_sweep_holds_spec_versions_references_and_texts(uri: str) -> None:
 def test_a_replay_leaves_one_copy(uri: str, later_ms: int) -> None:
     run_sweep(uri)
     run_sweep(uri, at_ms=T0 + later_ms)
-    assert len(all_runs(uri)) == 4
+    assert len(runs_of(uri)) == 4
     trial, sweep = the_run(uri, level="trial"), the_run(uri, level="sweep")
     assert points(uri, trial, "epoch/loss") == [(1, 2.0), (2, 1.0)]
     assert points(uri, trial, "ap_all") == [(0, 0.4), (1, 0.4)]
@@ -130,7 +104,7 @@ def test_after_a_killed_driver_the_same_runs_go_on(uri: str) -> None:
     killed.start_sweep("name: erd digits\n", SCOPE, T0)
     run_trial(killed, "t1", num_steps=1)
     run_trial(killed, "t2", num_steps=1)
-    before = {run.info.run_id for run in all_runs(uri)}
+    before = {run.info.run_id for run in runs_of(uri)}
     assert the_run(uri, level="trial", trial_id="t1").info.status == "RUNNING"
 
     restored = Runs(uri, "erd digits")
@@ -139,9 +113,9 @@ def test_after_a_killed_driver_the_same_runs_go_on(uri: str) -> None:
     restored.end_trial("t1", "stopped", T0 + 2000)
     restored.end_sweep("finished", {}, T0 + 3000)
 
-    new = {run.info.run_id for run in all_runs(uri)} - before
+    new = {run.info.run_id for run in runs_of(uri)} - before
     assert new == {the_run(uri, level="step", trial_id="t1", step="1").info.run_id}
-    assert Counter(run.info.status for run in all_runs(uri)) == {"FINISHED": 5, "FAILED": 1}
+    assert Counter(run.info.status for run in runs_of(uri)) == {"FINISHED": 5, "FAILED": 1}
     assert the_run(uri, level="trial", trial_id="t1").data.tags["verdict"] == "stopped"
     left = the_run(uri, level="trial", trial_id="t2")
     assert (left.data.tags["verdict"], left.data.tags["message"]) == ("failed", "open when the sweep ended")
@@ -155,7 +129,7 @@ def test_trials_that_the_search_forgot_go_with_their_steps(uri: str) -> None:
         runs.log_step(trial_id, 0, METRICS, T0, TABLE, MATRIX)
     runs.keep_trials(["t2"])
     left = Counter(
-        (run.data.tags["level"], run.data.tags["trial_id"]) for run in all_runs(uri) if "trial_id" in run.data.tags
+        (run.data.tags["level"], run.data.tags["trial_id"]) for run in runs_of(uri) if "trial_id" in run.data.tags
     )
     assert left == {(level, trial_id): 1 for level in ("trial", "step") for trial_id in ("t2", "t1-seed-1")}
     Runs(uri, "erd digits").keep_trials(["t2"])  # another driver, when it is done already

@@ -8,14 +8,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
 from sweeps import tracking
 from sweeps.connection import TrackingError
 from sweeps.runs import Runs
 from sweeps.tracking import Tracker
 from sweeps.writer import Writer, waiting
-from tests.sweeps.test_runs import MATRIX, METRICS, PARAMS, SCOPE, T0, TABLE, all_runs, points, the_run
+from tests.records import artifacts, points, runs_of, the_run
+from tests.sweeps.events import MATRIX, METRICS, PARAMS, SCOPE, T0, TABLE
 from trainables.journal import Journal, lines
 
 TRIAL = [
@@ -46,7 +46,7 @@ def note(journal: Journal, *events: object) -> None:
 
 
 def statuses(uri: str) -> Counter[tuple[str, str]]:
-    return Counter((run.data.tags["level"], run.info.status) for run in all_runs(uri))
+    return Counter((run.data.tags["level"], run.info.status) for run in runs_of(uri))
 
 
 DONE = {("sweep", "RUNNING"): 1, ("trial", "FINISHED"): 1, ("step", "FINISHED"): 1}
@@ -124,10 +124,11 @@ def test_a_sweep_is_written_by_the_time_it_ends(uri: str, tmp_path: Path) -> Non
         run_trial(tracker, "t1")
         assert tracker.run_id("t1") == the_run(uri, level="trial").info.run_id
         tracker.end_sweep("finished", {"hours": 0.1}, T0 + 99)
-        assert the_run(uri, level="sweep").info.run_id == sweep
-        assert {run.info.status for run in all_runs(uri)} == {"FINISHED"}
+        record = the_run(uri, level="sweep")
+        assert record.info.run_id == sweep
+        assert {run.info.status for run in runs_of(uri)} == {"FINISHED"}
         tracker.log_text("# Report", "report.md")
-    assert [file.path for file in MlflowClient(uri).list_artifacts(sweep)] == ["report.md", "spec.yaml"]
+    assert artifacts(uri, record) == {"report.md", "spec.yaml"}
 
 
 @pytest.mark.smoke

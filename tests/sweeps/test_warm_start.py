@@ -12,11 +12,11 @@ import pytest
 from sweeps.runs import Runs
 from sweeps.spec import SweepSpec
 from sweeps.warm_start import known_trials
+from tests.sweeps.events import T0
 from tests.sweeps.sweep_files import spec_of, text_of
 from trainables.errors import SpecError
 from trainables.files import write_json
 
-T0 = 1_700_000_000_000
 New = Callable[..., SweepSpec]
 
 

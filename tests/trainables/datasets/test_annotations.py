@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pycocotools.coco import COCO
 
-from tests.trainables.datasets.conftest import Coco, pets
+from tests.trainables.datasets.files import Coco, pets
 from trainables.datasets.annotations import load, read, require_classes, write
 from trainables.errors import MAX_LINES, DataError
 from trainables.scenarios import custom_scenario

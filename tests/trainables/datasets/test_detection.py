@@ -13,7 +13,7 @@ from mmdet.utils import register_all_modules
 from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 
-from tests.trainables.datasets.conftest import Coco, pets
+from tests.trainables.datasets.files import Coco, pets
 from trainables.datasets.detection import DetectionDataset
 from trainables.datasets.steps import evaluation_set, training_set
 from trainables.errors import DataError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from tests.trainables.datasets.conftest import left_aside
+from tests.trainables.datasets.files import left_aside
 from trainables.datasets import digits
 from trainables.datasets.annotations import load, read, require_classes
 from trainables.datasets.splits import PARTS, Splits

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainables.datasets.conftest import pets
+from tests.trainables.datasets.files import pets
 from trainables.datasets.annotations import write
 from trainables.datasets.splits import PARTS, Build, Splits, built_once
 from trainables.errors import DataError

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.trainables.datasets.conftest import pets
+from tests.trainables.datasets.files import pets
 from trainables.datasets.steps import evaluation_set, is_object, subset, training_set
 from trainables.errors import DataError
 

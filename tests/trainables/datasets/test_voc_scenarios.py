@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.trainables.datasets.test_prepare import voc_xml, write_image
+from tests.trainables.datasets.files import VocObject, voc_year
 from trainables.datasets import DataConfig, Splits, prepare, steps
 from trainables.datasets.detection import DetectionDataset
 from trainables.environment import prepare_process
@@ -18,20 +18,14 @@ SCENARIOS = [name for name in NAMED if name.startswith("voc/") and "+" in name]
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
     """Eighty images, each with two classes in turn; every fourth one shows the second as difficult."""
-    year = tmp_path_factory.mktemp("voc") / "VOCdevkit" / "VOC2007"
-    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
-        (year / folder).mkdir(parents=True)
-    for part, first in (("trainval", 0), ("test", 80)):
-        stems = [f"{first + number:06d}" for number in range(80)]
-        (year / "ImageSets" / "Main" / f"{part}.txt").write_text("".join(f"{stem}\n" for stem in stems))
-        for number, stem in enumerate(stems):
-            objects = [
-                (VOC[number % 20], (2, 3, 20, 30), 0),
-                (VOC[(number * 7 + 3) % 20], (11, 12, 40, 41), int(number % 4 == 3)),
-            ]
-            (year / "Annotations" / f"{stem}.xml").write_text(voc_xml(objects))
-            write_image(year / "JPEGImages" / f"{stem}.jpg")
-    return prepare(DataConfig(kind="voc", root=str(year.parent), num_tune=8), tmp_path_factory.mktemp("work"))
+    devkit, stems = tmp_path_factory.mktemp("voc") / "VOCdevkit", [f"{number:06d}" for number in range(160)]
+
+    def objects(number: int) -> list[VocObject]:
+        second = VOC[(number * 7 + 3) % 20]
+        return [(VOC[number % 20], (2, 3, 20, 30), 0), (second, (11, 12, 40, 41), int(number % 4 == 3))]
+
+    voc_year(devkit, "VOC2007", {"trainval": stems[:80], "test": stems[80:]}, objects)
+    return prepare(DataConfig(kind="voc", root=str(devkit), num_tune=8), tmp_path_factory.mktemp("work"))
 
 
 def shown(coco: steps.Coco, names: tuple[str, ...], difficult: bool = False) -> set[tuple[int, str]]:
