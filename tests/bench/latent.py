@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from search_spaces.optim import NanoDetOptimParams
+from tests.trainables.trials import trial_config
 from trainables import engine, training
-from trainables.catalog import DETECTORS, METHODS
+from trainables.catalog import DETECTORS
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import DataConfig, prepare
 from trainables.environment import prepare_process
-from trainables.scenarios import named_scenario
 from trainables.step import run_step
 from trainables.step_data import training_data
 from trainables.step_tables import StepTables
@@ -38,7 +37,9 @@ def run(options: list[str]) -> dict[str, float]:
             "table": Runtime(splits=splits, store=folder / "store"),
             "live": Runtime(splits=splits, store=folder / "store", table_budget_gb=0.0),
         }
-        configs = {method: _config(method, splits.train.digest) for method in ("sid", "latent")}
+        configs = {
+            method: trial_config(splits.train.digest, method, DETECTOR, batch_size=16) for method in ("sid", "latent")
+        }
         base = run_step(configs["sid"], runtimes["live"], 0, None).weights
         for config in configs.values():
             training.build_step_tables(config, runtimes["table"], 1, base)
@@ -52,14 +53,6 @@ def run(options: list[str]) -> dict[str, float]:
             print(f"turn {turn + 1}, ms an iteration: {told}", flush=True)
     pairs = {kind: zip(times["latent", kind], times["sid", kind], strict=True) for kind in runtimes}
     return {f"ratio_{kind}": median(a / b for a, b in own) for kind, own in pairs.items()}
-
-
-def _config(method: str, data: str) -> TrialConfig:
-    return TrialConfig(
-        scenario=named_scenario("digits/5+5"), data=data, detector=DETECTOR, method=method,
-        params=asdict(METHODS[method].presets["published"]), optim=asdict(NanoDetOptimParams()),
-        base_epochs=1, epochs=1, batch_size=16,
-    )  # fmt: skip
 
 
 def _seconds(config: TrialConfig, runtime: Runtime, base: Path, state: Path) -> float:

@@ -15,7 +15,8 @@ from mmdet.models import BaseDetector
 from mmengine.structures import InstanceData
 from torch.utils.data import DataLoader
 
-from tests.bench.digits import erd_config, scenes
+from tests.bench.digits import scenes
+from tests.trainables.trials import trial_config
 from trainables.config import Runtime
 from trainables.datasets import steps
 from trainables.datasets.image_table import stacked
@@ -41,7 +42,7 @@ def run(options: list[str]) -> dict[str, float]:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         splits = scenes(folder)
-        config = erd_config(splits, epochs, 1).joint(1)
+        config = trial_config(splits.train.digest, base_epochs=epochs, batch_size=16).joint(1)
         runtime = Runtime(splits=splits, store=folder / "store", evaluate_on="test")
         prepare_process(threads=1)
         print(f"training a detector for {epochs} epochs ...", flush=True)

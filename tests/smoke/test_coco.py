@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from search_spaces.erd import PRESETS
-from search_spaces.optim import OptimParams
-from trainables.config import Runtime, TrialConfig
+from tests.trainables.trials import trial_config
+from trainables.config import Runtime
 from trainables.datasets import DataConfig, prepare
 from trainables.detectors.growth import build_detector
 from trainables.environment import prepare_process
@@ -57,15 +55,10 @@ def test_two_steps_of_gfl_r18_with_a_pretrained_backbone(tmp_path: Path) -> None
         backbone | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, tmp_path / "resnet18.pth"
     )
     splits = prepare(DataConfig(kind="coco", root=str(tmp_path / "coco"), num_tune=1), tmp_path / "data")
-    config = TrialConfig(
-        scenario=custom_scenario([["person", "bottle"], ["cat"]]),
-        data=splits.train.digest,
+    config = trial_config(
+        splits.train.digest,
         detector="gfl_r18",
-        method="erd",
-        params=asdict(PRESETS["fixed"]),
-        optim=asdict(OptimParams()),
-        base_epochs=1,
-        epochs=1,
+        scenario=custom_scenario([["person", "bottle"], ["cat"]]),
         batch_size=2,
         pretrained=str(tmp_path / "resnet18.pth"),
     )

@@ -2,48 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from search_spaces.optim import TinyOptimParams
-from tests.smoke.test_methods import config_of
-from tests.smoke.test_trial import bits, runtime
+from tests.smoke.chains import bits, ignore, runtime
+from tests.trainables.trials import trial_config
 from trainables.config import TrialConfig
-from trainables.datasets import DataConfig, Splits, prepare
+from trainables.datasets import Splits
 from trainables.errors import CheckpointError
 from trainables.export import export_student
 from trainables.scenarios import named_scenario
 from trainables.trial import run_first_step, run_trial
 
 pytestmark = pytest.mark.smoke
-
-
-@pytest.fixture(scope="module")
-def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
-    return prepare(DataConfig(kind="digits", sizes=(64, 16, 16)), tmp_path_factory.mktemp("data"))
+ALL = named_scenario("digits/10")
 
 
 def alone(splits: Splits, **changes: Any) -> TrialConfig:
     """A detector of all classes that is trained by itself."""
-    config = replace(config_of(splits, "finetune"), scenario=named_scenario("digits/10"), epochs=2)
-    return replace(config, **changes)
+    return trial_config(splits.train.digest, "finetune", scenario=ALL, epochs=2, **changes)
 
 
 def taught(splits: Splits, teacher: TrialConfig | None, **changes: Any) -> TrialConfig:
     """A student of `teacher`."""
-    config = replace(config_of(splits, "ld"), scenario=named_scenario("digits/10"), epochs=2)
-    return replace(config, teacher=teacher, optim=asdict(TinyOptimParams()), **changes)
+    return trial_config(splits.train.digest, "ld", scenario=ALL, epochs=2, teacher=teacher, **changes)
 
 
 def larger(splits: Splits) -> TrialConfig:
     return alone(splits, detector="gfl_r18_small").joint(0)
-
-
-def ignore(event: dict[str, Any]) -> None:
-    pass
 
 
 def test_a_student_learns_from_a_larger_teacher_with_tables_and_without_to_the_same_bits(

@@ -7,23 +7,21 @@ is clamped: max(1, mean over ranks) would be another number then.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from search_spaces.latent import PRESETS
-from search_spaces.optim import TinyOptimParams
 from sweeps.cluster import Releasing
 from sweeps.spec_file import Resources
+from tests.trainables.trials import trial_config
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import DataConfig, Splits, prepare
 from trainables.errors import TrainingError
 from trainables.journal import read
 from trainables.objectives import Aim, Objective
-from trainables.scenarios import named_scenario
 from trainables.store import Store
 from trainables.tune import PROGRESS, chain_task, events_file, tune_trial
 
@@ -48,11 +46,9 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
 
 @pytest.fixture(scope="module")
 def together(splits: Splits) -> TrialConfig:
-    return TrialConfig(
-        scenario=named_scenario("digits/5+5"), data=splits.train.digest, detector="gfl_r18_tiny", method="latent",
-        params=asdict(PRESETS["published"]), optim=asdict(TinyOptimParams()), base_epochs=4, epochs=2, batch_size=16,
-        freeze_base=True, devices=2,
-    )  # fmt: skip
+    return trial_config(
+        splits.train.digest, "latent", base_epochs=4, epochs=2, batch_size=16, freeze_base=True, devices=2
+    )
 
 
 def trained(config: TrialConfig, store: Path) -> torch.Tensor:

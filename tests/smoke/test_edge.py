@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
 from pathlib import Path
 
 import onnx
@@ -13,14 +12,14 @@ from click.testing import CliRunner
 
 from sweeps.cli import main
 from tests.trainables.batches import tiny
-from trainables.catalog import DETECTORS, METHODS
-from trainables.config import Runtime, TrialConfig
+from tests.trainables.trials import trial_config
+from trainables.catalog import DETECTORS
+from trainables.config import Runtime
 from trainables.datasets import DataConfig, Splits, prepare
 from trainables.edge import OnnxDetector, footprint, write_int8, write_onnx
 from trainables.edge_score import EdgeExport
 from trainables.environment import prepare_process
 from trainables.export import export_student, load_exported
-from trainables.scenarios import named_scenario
 from trainables.step import run_step
 from trainables.timing import untrained
 
@@ -84,11 +83,7 @@ def test_int8_of_nanodet_plus_m_is_small_and_holds_no_convolution_in_float(tmp_p
 @pytest.mark.long
 def test_int8_loses_little_of_what_a_trained_detector_finds(tmp_path: Path) -> None:
     splits = prepare(DataConfig(kind="digits"), tmp_path / "data")
-    config = TrialConfig(
-        scenario=named_scenario("digits/5+5"), data=splits.train.digest, detector="nanodet_tiny", method="finetune",
-        params=asdict(METHODS["finetune"].params()), optim=asdict(DETECTORS["nanodet_tiny"].optim()),
-        base_epochs=4, epochs=1, batch_size=16,
-    )  # fmt: skip
+    config = trial_config(splits.train.digest, "finetune", "nanodet_tiny", base_epochs=4, batch_size=16)
     prepare_process(threads=1)
     trained = run_step(config, Runtime(splits=splits, store=tmp_path / "store"), 0, None).weights
     exported, _ = export_student(trained, tmp_path / "exported")

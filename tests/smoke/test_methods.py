@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from search_spaces.optim import TinyOptimParams
-from tests.smoke.test_trial import bits, runtime
-from trainables.catalog import METHODS, misfit
+from tests.smoke.chains import bits, ignore, runtime
+from tests.trainables.trials import trial_config
+from trainables.catalog import misfit
 from trainables.config import TrialConfig
-from trainables.datasets import DataConfig, Splits, prepare
+from trainables.datasets import Splits
 from trainables.scenarios import custom_scenario, named_scenario
 from trainables.trial import run_trial
 
@@ -34,19 +34,11 @@ LOSSES = {
 }
 
 
-@pytest.fixture(scope="module")
-def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
-    return prepare(DataConfig(kind="digits", sizes=(64, 16, 16)), tmp_path_factory.mktemp("data"))
-
-
 def config_of(splits: Splits, method: str, **changes: Any) -> TrialConfig:
-    params = asdict(METHODS[method].presets[METHODS[method].default_preset]) | changes
     detector = "gfl_r18_tiny" if misfit(method, "gfl_r18_tiny") is None else "yoloy_tiny"
     detector = "nanodet_tiny" if "latent" in method else detector
-    return TrialConfig(
-        scenario=CHAIN, data=splits.train.digest, detector=detector, method=method, params=params,
-        optim=asdict(TinyOptimParams()), base_epochs=1, epochs=1, batch_size=8,
-    )  # fmt: skip
+    config = trial_config(splits.train.digest, method, detector, scenario=CHAIN)
+    return replace(config, params=config.params | changes)
 
 
 @pytest.mark.parametrize("method", LOSSES)
@@ -61,13 +53,13 @@ def test_a_chain_learns_with_tables_and_without_to_the_same_bits(splits: Splits,
     tables = (tmp_path / "with" / "responses").exists()
     assert tables == (method in ("ld", "lwf", "sid", "latent", "ilyolox") or method.startswith("pseudo_label"))
     assert (tmp_path / "with" / "latents").exists() == method.startswith("latent")
-    without = run_trial(config, runtime(splits, tmp_path / "without", table_budget_gb=0.0), lambda event: None)
+    without = run_trial(config, runtime(splits, tmp_path / "without", table_budget_gb=0.0), ignore)
     assert bits(without) == bits(results)
 
 
 def test_methods_that_need_the_same_share_a_table(splits: Splits, tmp_path: Path) -> None:
     for method in ("lwf", "ld", "sid"):
-        run_trial(config_of(splits, method), runtime(splits, tmp_path), lambda event: None)
+        run_trial(config_of(splits, method), runtime(splits, tmp_path), ignore)
     assert len(list((tmp_path / "responses").iterdir())) == 2  # logits alone, and with the towers
 
 
@@ -94,7 +86,7 @@ def test_five_steps_go_on_where_they_were(splits: Splits, tmp_path: Path) -> Non
     with pytest.raises(DiedError):
         run_trial(config, runtime(splits, tmp_path / "one"), until_the_third)
     found = run_trial(config, runtime(splits, tmp_path / "one"), events.append)
-    assert bits(found) == bits(run_trial(config, runtime(splits, tmp_path / "other"), lambda event: None))
+    assert bits(found) == bits(run_trial(config, runtime(splits, tmp_path / "other"), ignore))
     assert [event["step"] for event in events] == [0, 1, 2, 3, 4]
     for step, event in enumerate(events):
         assert len(event["classes"]) == 2 * (step + 1)
@@ -109,7 +101,7 @@ def test_replayed_latents_are_as_good_as_their_images(splits: Splits, tmp_path: 
     for dtype in ("float32", "int8"):
         latents = config_of(splits, "latent_replay", dtype=dtype)
         found[dtype] = run_trial(latents, runtime(splits, tmp_path), events.append)
-    assert bits(found["float32"]) == bits(run_trial(images, runtime(splits, tmp_path), lambda event: None))
+    assert bits(found["float32"]) == bits(run_trial(images, runtime(splits, tmp_path), ignore))
     assert bits(found["int8"]) != bits(found["float32"])
     large, small = (events[last]["facts"]["replay_bytes"] for last in (2, 5))
     assert 3.5 < large / small < 4.0  # of 4 with the scales
@@ -117,7 +109,7 @@ def test_replayed_latents_are_as_good_as_their_images(splits: Splits, tmp_path: 
 
 def test_without_a_buffer_replay_is_fine_tuning_to_the_bit(splits: Splits, tmp_path: Path) -> None:
     found, plain = (
-        run_trial(config, runtime(splits, tmp_path), lambda event: None)
+        run_trial(config, runtime(splits, tmp_path), ignore)
         for config in (config_of(splits, "replay", buffer_size=0), config_of(splits, "finetune"))
     )
     assert bits(found) == bits(plain)

@@ -15,15 +15,16 @@ import torch
 
 from search_spaces.erd import PRESETS, ERDParams
 from search_spaces.finetune import FinetuneParams
-from search_spaces.optim import TinyOptimParams
 from search_spaces.params import floor
+from tests.smoke.chains import bits, ignore, runtime
+from tests.trainables.trials import trial_config
 from trainables.catalog import DETECTORS
-from trainables.config import Runtime, Segment, TrialConfig
-from trainables.datasets import DataConfig, Splits, prepare
+from trainables.config import Segment, TrialConfig
+from trainables.datasets import Splits
 from trainables.errors import CheckpointError, TrainingError
 from trainables.export import export, load_exported
 from trainables.history import adopt_state, checkpoint_folder, read_history
-from trainables.scenarios import custom_scenario, named_scenario
+from trainables.scenarios import custom_scenario
 from trainables.step import StepResult
 from trainables.store import Store
 from trainables.trial import run_trial
@@ -32,40 +33,13 @@ pytestmark = pytest.mark.smoke
 
 
 @pytest.fixture(scope="module")
-def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
-    return prepare(DataConfig(kind="digits", sizes=(64, 16, 16)), tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
 def config(splits: Splits) -> TrialConfig:
-    return TrialConfig(
-        scenario=named_scenario("digits/5+5"),
-        data=splits.train.digest,
-        detector="gfl_r18_tiny",
-        method="erd",
-        params=asdict(PRESETS["fixed"]),
-        optim=asdict(TinyOptimParams()),
-        base_epochs=1,
-        epochs=3,
-        batch_size=8,
-    )
-
-
-def runtime(splits: Splits, store: Path, **more: Any) -> Runtime:
-    return Runtime(splits=splits, store=store, **more)
-
-
-def bits(results: list[StepResult]) -> list[Any]:
-    """Every tensor and every AP of a chain."""
-    tensors = [torch.load(result.weights, weights_only=True) for result in results]
-    return [{name: tensor.numpy().tobytes() for name, tensor in state.items()} for state in tensors] + [
-        result.ap for result in results
-    ]
+    return trial_config(splits.train.digest, epochs=3)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(config: TrialConfig, splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    return bits(run_trial(config, runtime(splits, tmp_path_factory.mktemp("store")), lambda event: None))
+    return bits(run_trial(config, runtime(splits, tmp_path_factory.mktemp("store")), ignore))
 
 
 def test_twice_gives_the_same_bits_observed_or_not(
@@ -91,7 +65,7 @@ def test_killed_in_mid_step_and_run_again_gives_the_same_bits(
     process.kill()
     process.join()
     assert state.exists(), "the trial must have been killed inside its second step"
-    assert bits(run_trial(config, runtime(splits, tmp_path), lambda event: None)) == undisturbed
+    assert bits(run_trial(config, runtime(splits, tmp_path), ignore)) == undisturbed
     assert not state.exists()
 
 
@@ -99,7 +73,7 @@ def test_without_tables_the_bits_are_the_same(
     config: TrialConfig, splits: Splits, tmp_path: Path, undisturbed: list[Any]
 ) -> None:
     without = runtime(splits, tmp_path, table_budget_gb=0.0)
-    results = run_trial(config, without, lambda event: None)
+    results = run_trial(config, without, ignore)
     assert {path.name for path in tmp_path.iterdir()} & {"images", "targets", "responses"} == set()
     assert [result.facts["cache_bytes"] for result in results] == [0, 0]
     assert bits(results) == undisturbed
@@ -123,7 +97,7 @@ def test_a_chain_of_three_steps_learns_from_each_teacher_with_and_without_tables
     assert [event["facts"]["extra_memory_mb"] for event in events] == held
     assert ["time_saved_responses_s" in event["facts"] for event in events] == [False, True, True]
     (_,) = (tmp_path / "with" / "responses").iterdir()  # a later step's teacher is the trial's own, and so its table
-    without = run_trial(chain, runtime(splits, tmp_path / "without", table_budget_gb=0.0), lambda event: None)
+    without = run_trial(chain, runtime(splits, tmp_path / "without", table_budget_gb=0.0), ignore)
     assert bits(without) == bits(results)
 
 
@@ -132,21 +106,21 @@ def test_a_trial_that_shares_a_looser_floor_gives_the_same_bits(
 ) -> None:
     values = {name: [value] for name, value in config.params.items()} | {"alpha_cls": [0.5, 3.5], "alpha_box": [1, 3]}
     shared = runtime(splits, tmp_path, floors={"erd": floor(ERDParams, values)})
-    assert bits(run_trial(config, shared, lambda event: None)) == undisturbed
+    assert bits(run_trial(config, shared, ignore)) == undisturbed
 
 
 def test_a_damaged_table_is_built_anew_and_the_bits_are_the_same(
     config: TrialConfig, splits: Splits, tmp_path: Path
 ) -> None:
     brief = replace(config, epochs=1)
-    first = bits(run_trial(brief, runtime(splits, tmp_path), lambda event: None))
+    first = bits(run_trial(brief, runtime(splits, tmp_path), ignore))
     tables = {path: path.read_bytes() for path in tmp_path.glob("*/*/*.bin") if path.stat().st_size}
     assert {path.parent.parent.name for path in tables} == {"images", "targets", "responses"}
     for path, content in tables.items():
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     for kind in ("steps", "scores"):
         shutil.rmtree(tmp_path / kind)
-    assert bits(run_trial(brief, runtime(splits, tmp_path), lambda event: None)) == first
+    assert bits(run_trial(brief, runtime(splits, tmp_path), ignore)) == first
     assert {path: path.read_bytes() for path in tables} == tables
 
 
@@ -160,8 +134,8 @@ def test_what_a_process_did_before_changes_no_bit(
         replace(brief, scenario=custom_scenario([["9", "8", "7"], ["1", "2"]]), response_dtype="float16"),
     ]
     for number, other in enumerate(others):
-        run_trial(other, runtime(splits, tmp_path / "others", report_at=(number,)), lambda event: None)
-    assert bits(run_trial(config, runtime(splits, tmp_path / "own"), lambda event: None)) == undisturbed
+        run_trial(other, runtime(splits, tmp_path / "others", report_at=(number,)), ignore)
+    assert bits(run_trial(config, runtime(splits, tmp_path / "own"), ignore)) == undisturbed
 
 
 def test_averaged_weights_stay_nearer_to_where_they_began(config: TrialConfig, splits: Splits, tmp_path: Path) -> None:
@@ -177,11 +151,11 @@ def test_averaged_weights_stay_nearer_to_where_they_began(config: TrialConfig, s
     stopped: list[dict[str, torch.Tensor]] = []
     with pytest.raises(KeyboardInterrupt):
         run_trial(averaged, runtime(splits, tmp_path, report_at=(1,)), stop_once)
-    resumed = run_trial(averaged, runtime(splits, tmp_path), lambda event: None)
-    whole = run_trial(averaged, runtime(splits, tmp_path / "again"), lambda event: None)
+    resumed = run_trial(averaged, runtime(splits, tmp_path), ignore)
+    whole = run_trial(averaged, runtime(splits, tmp_path / "again"), ignore)
     assert stopped
     assert bits(resumed) == bits(whole)
-    plain = run_trial(brief, runtime(splits, tmp_path / "again"), lambda event: None)
+    plain = run_trial(brief, runtime(splits, tmp_path / "again"), ignore)
     assert 0 < way(whole) < way(plain)
 
 
@@ -195,7 +169,7 @@ def test_an_export_is_the_student_alone_and_loads_into_a_fresh_detector(
     config: TrialConfig, splits: Splits, tmp_path: Path
 ) -> None:
     brief = replace(config, epochs=1)
-    weights = run_trial(brief, runtime(splits, tmp_path / "store"), lambda event: None)[-1].weights
+    weights = run_trial(brief, runtime(splits, tmp_path / "store"), ignore)[-1].weights
     path = export(brief, weights, tmp_path / "export")
     assert path.name == f"gfl_r18_tiny-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.pth"
     detector = load_exported(path)
@@ -213,7 +187,7 @@ def test_a_loss_that_is_not_finite_names_step_iteration_and_loss(
 ) -> None:
     wild = replace(config, optim={**config.optim, "lr_scale": 1e30, "warmup_iters": 0})
     with pytest.raises(TrainingError, match=r"step 2, iteration \d+: must be finite, but loss_\w+ is (nan|inf)"):
-        run_trial(wild, runtime(splits, tmp_path), lambda event: None)
+        run_trial(wild, runtime(splits, tmp_path), ignore)
     assert not Store(tmp_path).path("steps", wild.step_identity(1)).exists()
 
 
@@ -226,7 +200,7 @@ def changed(config: TrialConfig) -> TrialConfig:
 def test_a_schedule_is_what_a_trial_that_goes_on_from_another_has_behind_it(
     config: TrialConfig, splits: Splits, tmp_path: Path, undisturbed: list[Any]
 ) -> None:
-    whole = bits(run_trial(changed(config), runtime(splits, tmp_path / "whole"), lambda event: None))
+    whole = bits(run_trial(changed(config), runtime(splits, tmp_path / "whole"), ignore))
     assert whole[1] != undisturbed[1]
     (segment,) = changed(config).schedule
     donor, where = (

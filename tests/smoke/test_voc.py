@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from search_spaces.finetune import FinetuneParams
-from search_spaces.optim import TinyOptimParams
-from tests.smoke.test_trial import runtime
+from tests.smoke.chains import runtime
 from tests.trainables.datasets.files import voc_year
-from trainables.config import TrialConfig
+from tests.trainables.trials import trial_config
 from trainables.datasets import DataConfig, prepare
 from trainables.scenarios import VOC, custom_scenario
 from trainables.trial import run_trial
@@ -26,10 +23,7 @@ def test_a_chain_on_voc_has_vocs_table_beside_cocos(tmp_path: Path) -> None:
     voc_year(tmp_path / "VOCdevkit", "VOC2007", lists)
     splits = prepare(DataConfig(kind="voc", root=str(tmp_path)), tmp_path / "work")
     scenario = custom_scenario([["dog", VOC[4]], [VOC[5], VOC[6]]])
-    config = TrialConfig(
-        scenario=scenario, data=splits.train.digest, detector="gfl_r18_tiny", method="finetune",
-        params=asdict(FinetuneParams()), optim=asdict(TinyOptimParams()), base_epochs=4, epochs=1, batch_size=4,
-    )  # fmt: skip
+    config = trial_config(splits.train.digest, "finetune", scenario=scenario, base_epochs=4, batch_size=4)
     events: list[dict[str, Any]] = []
     run_trial(config, runtime(splits, tmp_path / "store", evaluate_on="test"), events.append)
     rows = events[-1]["classes"]

@@ -7,33 +7,21 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from search_spaces.erd import PRESETS
-from search_spaces.optim import TinyOptimParams
 from sweeps.store_view import prune_store, show_store, size_text, store_root
-from trainables.config import TrialConfig
+from tests.trainables.trials import trial_config
 from trainables.errors import SpecError
-from trainables.scenarios import custom_scenario, named_scenario
+from trainables.scenarios import custom_scenario
 from trainables.store import DAY_S, Store
 from trainables.store_contents import entries
 
-CONFIG = TrialConfig(
-    scenario=named_scenario("digits/5+5"),
-    data="0123456789abcdef",
-    detector="gfl_r18_tiny",
-    method="erd",
-    params=asdict(PRESETS["fixed"]),
-    optim=asdict(TinyOptimParams()),
-    base_epochs=10,
-    epochs=5,
-    batch_size=16,
-)
+CONFIG = trial_config(base_epochs=10, epochs=5, batch_size=16)
 STEP = CONFIG.step_identity(1)
 
 

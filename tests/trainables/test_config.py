@@ -10,22 +10,13 @@ import pytest
 
 from search_spaces.erd import PRESETS
 from search_spaces.optim import TinyOptimParams
+from tests.trainables.trials import trial_config
 from trainables import config as config_module
 from trainables.catalog import DETECTORS
 from trainables.config import Runtime, Segment, TrialConfig, under_schedule
 from trainables.scenarios import Scenario, named_scenario
 
-CONFIG = TrialConfig(
-    scenario=named_scenario("digits/4+3+3"),
-    data="0123456789abcdef",
-    detector="gfl_r18_tiny",
-    method="erd",
-    params=asdict(PRESETS["fixed"]),
-    optim=asdict(TinyOptimParams()),
-    base_epochs=10,
-    epochs=5,
-    batch_size=16,
-)
+CONFIG = trial_config(scenario=named_scenario("digits/4+3+3"), base_epochs=10, epochs=5, batch_size=16)
 OF_THE_BASE_STEP: dict[str, Any] = {
     "data": "another",
     "detector": "gfl_r18",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ import pytest
 import torch
 from mmengine.optim import OptimWrapper
 
-from search_spaces.optim import TinyOptimParams
 from tests.trainables.batches import SIDE, sample, tiny
+from tests.trainables.trials import trial_config
 from trainables.catalog import DETECTORS, HEADS, METHODS, misfit
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import DataConfig, Splits, prepare
 from trainables.detectors.nanodet import NanoDetPlusHead
 from trainables.incremental import IncrementalDetector
-from trainables.scenarios import named_scenario
 from trainables.step_tables import StepTables
 from trainables.training import build_model
 
@@ -56,12 +55,9 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def config_of(splits: Splits, method: str, detector: str = "gfl_r18_tiny", **changes: Any) -> TrialConfig:
-    params = asdict(METHODS[method].presets[METHODS[method].default_preset])
-    params |= {name: 0.2 for name in ("score_thr", "thr_center", "thr_other") if name in params}
-    return TrialConfig(
-        scenario=named_scenario("digits/5+5"), data=splits.train.digest, detector=detector, method=method,
-        params=params | changes, optim=asdict(TinyOptimParams()), base_epochs=1, epochs=1, batch_size=4,
-    )  # fmt: skip
+    config = trial_config(splits.train.digest, method, detector, batch_size=4)
+    low = {name: 0.2 for name in ("score_thr", "thr_center", "thr_other") if name in config.params}
+    return replace(config, params=config.params | low | changes)
 
 
 def model_of(config: TrialConfig, splits: Splits, bases: Mapping[str, Path], store: Path) -> IncrementalDetector:

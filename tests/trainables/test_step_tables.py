@@ -16,6 +16,7 @@ from search_spaces.optim import TinyOptimParams
 from search_spaces.sid import SIDParams
 from tests.trainables.batches import tiny
 from tests.trainables.pictures import write_pictures
+from tests.trainables.trials import trial_config
 from trainables import step_data
 from trainables.catalog import DETECTORS
 from trainables.config import Runtime, Segment, TrialConfig
@@ -51,17 +52,7 @@ def split(folder: Path) -> Split:
 
 @pytest.fixture(scope="module")
 def config(split: Split) -> TrialConfig:
-    return TrialConfig(
-        scenario=custom_scenario([["cat", "dog"], ["bird", "cow"]]),
-        data=split.digest,
-        detector="gfl_r18_tiny",
-        method="erd",
-        params=ERD,
-        optim=asdict(TinyOptimParams()),
-        base_epochs=1,
-        epochs=1,
-        batch_size=4,
-    )
+    return trial_config(split.digest, scenario=custom_scenario([["cat", "dog"], ["bird", "cow"]]), batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +81,7 @@ def turned(found: Keys, before: Keys) -> frozenset[str]:
     return frozenset(kind for kind in ALL if found[kind] != before[kind])
 
 
-TEACHER = TrialConfig(
-    scenario=custom_scenario([["cat"]]), data="", detector="gfl_r18_small", method="finetune", base_epochs=1, epochs=1,
-    batch_size=4,
-)  # fmt: skip
+TEACHER = trial_config("", "finetune", "gfl_r18_small", scenario=custom_scenario([["cat"]]), batch_size=4)
 OF_THE_TRIAL: dict[str, tuple[Any, frozenset[str]]] = {
     "scenario": (custom_scenario([["cat", "dog"], ["cow", "bird"]]), frozenset({"targets", "responses"})),
     "data": ("another", SAID),

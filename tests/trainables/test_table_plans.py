@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from search_spaces.erd import PRESETS
-from search_spaces.optim import OptimParams, TinyOptimParams
+from tests.trainables.trials import trial_config
 from trainables.catalog import METHODS
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets.splits import Split, Splits
@@ -49,18 +49,8 @@ def splits_of(folder: Path, sizes: list[tuple[int, int]]) -> Splits:
 
 
 def config_of(splits: Splits, **changes: Any) -> TrialConfig:
-    config = TrialConfig(
-        scenario=custom_scenario([["cat", "dog"], ["bird"]]),
-        data=splits.train.digest,
-        detector="gfl_r18_tiny",
-        method="erd",
-        params=ERD,
-        optim=asdict(TinyOptimParams()),
-        base_epochs=1,
-        epochs=1,
-        batch_size=2,
-    )
-    return replace(config, **changes)
+    known = {"scenario": custom_scenario([["cat", "dog"], ["bird"]]), "batch_size": 2}
+    return trial_config(splits.train.digest, **(known | changes))
 
 
 @pytest.fixture
@@ -113,7 +103,7 @@ def test_what_is_said_of_images_of_many_sizes_depends_on_the_batch(tmp_path: Pat
 
 def test_sizes_are_those_after_the_resize(tmp_path: Path) -> None:
     splits = splits_of(tmp_path, [(480, 640), (240, 320), (960, 1280)])
-    config = config_of(splits, detector="gfl_r18", optim=asdict(OptimParams()))
+    config = config_of(splits, detector="gfl_r18")
     assert target_plan(config, runtime_of(splits), 1).kept
     assert image_plan(splits.train, GFL_1X, runtime_of(splits)).num_bytes == 3 * 3 * 800 * 1067
     assert not target_plan(config_of(splits), runtime_of(splits), 1).kept
@@ -123,7 +113,7 @@ def test_of_a_set_like_coco_sizes_and_reasons_are_told(tmp_path: Path) -> None:
     drawn = np.random.default_rng(0)
     sizes = [(480, 640), (640, 480), (427, 640), (640, 427), (375, 500), (612, 612), (333, 500)]
     splits = splits_of(tmp_path, [sizes[place] for place in drawn.integers(0, len(sizes), 5000)])
-    config = config_of(splits, detector="gfl_r50", optim=asdict(OptimParams()))
+    config = config_of(splits, detector="gfl_r50")
     images = image_plan(splits.train, config.recipe, runtime_of(splits))
     assert 1.0e10 < images.num_bytes < 1.5e10
     assert images.reason == f"about {images.num_bytes / 1e9:.2g} GB are more than tables.budget_gb, 8"
@@ -168,8 +158,7 @@ def test_a_method_that_listens_everywhere_needs_all_that_is_said(
 
 def test_pseudo_labels_listen_everywhere(even: Splits) -> None:
     def plan(method: str) -> int:
-        params = asdict(METHODS[method].presets[METHODS[method].default_preset])
-        found = response_plan(config_of(even, method=method, params=params), runtime_of(even), 1)
+        found = response_plan(config_of(even, method=method), runtime_of(even), 1)
         assert found.kept
         return found.num_bytes
 
@@ -178,8 +167,7 @@ def test_pseudo_labels_listen_everywhere(even: Splits) -> None:
 
 @pytest.mark.parametrize("method", ["replay-sid", "replay-pseudo_label"])
 def test_beside_replay_the_teacher_is_asked_live(even: Splits, method: str) -> None:
-    params = asdict(METHODS[method].presets[METHODS[method].default_preset])
-    config = config_of(even, method=method, params=params)
+    config = config_of(even, method=method)
     assert "each trial asks about images of its own" in str(response_plan(config, runtime_of(even), 1).reason)
     assert "targets of its own" in str(target_plan(config, runtime_of(even), 1).reason)
     assert target_plan(config, runtime_of(even), 0).kept
@@ -223,18 +211,14 @@ def test_out_of_ratio_all_images_have_one_size() -> None:
 def test_a_plan_loads_no_torch(even: Splits) -> None:
     code = f"""
 import json, sys
-from dataclasses import asdict
 from pathlib import Path
-from search_spaces.erd import PRESETS
-from trainables.config import Runtime, TrialConfig
+from tests.trainables.trials import trial_config
+from trainables.config import Runtime
 from trainables.datasets.splits import Split, Splits
 from trainables.scenarios import custom_scenario
 from trainables.table_plans import image_plan, response_plan, target_plan
 split = Split(Path({str(even.train.annotations)!r}), Path("."))
-config = TrialConfig(
-    scenario=custom_scenario([["cat", "dog"], ["bird"]]), data="x", detector="gfl_r18_tiny", method="erd",
-    params=asdict(PRESETS["fixed"]), base_epochs=1, epochs=1, batch_size=2,
-)
+config = trial_config(scenario=custom_scenario([["cat", "dog"], ["bird"]]))
 runtime = Runtime(splits=Splits(split, split, split, ()), store=Path("store"))
 assert image_plan(split, config.recipe, runtime).kept
 assert target_plan(config, runtime, 1).kept
