@@ -81,7 +81,7 @@ def fit(
         TrainingError: a loss that is not finite, with the iteration; fewer images than a batch for several devices.
     """
     name = f"palimpsest-{os.getpid()}-{next(_run_number)}"
-    loader = _loader(dataset, plan)
+    loader = data_loader(dataset, plan)
     if world()[1] > 1:
         model.synchronise()
     averaging = [AverageHook(plan.ema_momentum)] if plan.ema_momentum else []
@@ -142,7 +142,8 @@ def _gpu_dtype() -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def _loader(dataset: StepDataset | ReplayDataset, plan: Plan) -> DataLoader:
+def data_loader(dataset: StepDataset | ReplayDataset, plan: Plan) -> DataLoader:
+    """The batches of every epoch; of several ranks this one's share."""
     return DataLoader(
         dataset,
         batch_sampler=_batches(dataset, plan),

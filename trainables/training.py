@@ -82,7 +82,7 @@ def _train_part(
 ) -> tuple[BaseDetector, dict[str, float]]:
     with StepTables(config, runtime, step) as tables:
         model = build_model(config, step, previous, tables)
-        dataset, plan = training_data(config, runtime, step), replace(_plan(config, runtime, step), stop=stop)
+        dataset, plan = training_data(config, runtime, step), replace(step_plan(config, runtime, step), stop=stop)
         clock = Clock(plan.epochs, state.with_name(PROGRESS_FILE), after_epoch)
         try:
             facts = engine.fit(model, dataset, plan, state, clock)
@@ -191,7 +191,8 @@ def on_device(detector: BaseDetector, config: TrialConfig) -> BaseDetector:
     return detector.to(config.device, memory_format=torch.channels_last)
 
 
-def _plan(config: TrialConfig, runtime: Runtime, step: int) -> engine.Plan:
+def step_plan(config: TrialConfig, runtime: Runtime, step: int) -> engine.Plan:
+    """How `step` is trained: by the detector's recipe or, from the scenario's `first_step` on, by `optim`."""
     base = DETECTORS[config.detector].optim()
     own = step >= config.first_step
     optim = type(base)(**config.optim) if own else base

@@ -18,7 +18,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from search_spaces.ilyolox import PRESETS
-from tests.bench.digits import base_step
+from tests.bench.digits import base_step, live_teacher
 from trainables import engine, training
 from trainables.config import Runtime, TrialConfig
 from trainables.step import StepResult
@@ -92,9 +92,9 @@ def _epoch(name: str, config: TrialConfig, runtime: Runtime, base: StepResult, s
     with StepTables(config, runtime, 1) as tables:
         model = training.build_model(config, 1, base.weights, tables).train()
         if live:
-            object.__setattr__(model, "teacher", training._teacher(config, len(model.old), base.weights)())
+            object.__setattr__(model, "teacher", live_teacher(config, runtime, base))  # not as a part of the model
             model.responses = None
-        dataset, plan = training_data(config, runtime, 1), training._plan(config, runtime, 1)
+        dataset, plan = training_data(config, runtime, 1), training.step_plan(config, runtime, 1)
         if name == MMDET:
             return _bare(model.student, dataset, plan)()
         begin = time.perf_counter()
@@ -106,7 +106,7 @@ def _bare(detector: Any, dataset: Any, plan: engine.Plan) -> Callable[[], float]
     """mmdet's loss, backward and optimizer on eight ready batches, over as many iterations as an epoch has."""
     parameters = list(detector.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
-    loader = engine._loader(dataset, plan)
+    loader = engine.data_loader(dataset, plan)
     ready = [detector.data_preprocessor(batch, True) for _, batch in zip(range(8), loader, strict=False)]
 
     def epoch() -> float:

@@ -55,7 +55,7 @@ def _turn(
 
     Ours is a step as a trial has it: loader, tables, hooks, state, everything that `engine.fit` does.
     """
-    dataset, plan = training_data(config, runtime, 1), training._plan(config, runtime, 1)
+    dataset, plan = training_data(config, runtime, 1), training.step_plan(config, runtime, 1)
     bare_epoch = _bare(bare, dataset, plan)
     seconds = 0.0
 
@@ -70,14 +70,14 @@ def _turn(
 
 def _bare(model: IncrementalDetector, dataset: StepDataset, plan: engine.Plan) -> Callable[[], float]:
     """A function that runs an epoch on eight ready batches (forward, losses, backward, optimizer): its seconds."""
-    ready = [_ready(model, batch) for _, batch in zip(range(8), engine._loader(dataset, plan), strict=False)]
+    ready = [ready_batch(model, batch) for _, batch in zip(range(8), engine.data_loader(dataset, plan), strict=False)]
     parameters = list(model.student.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
 
     def epoch() -> float:
         begin = time.perf_counter()
         for number in range(len(dataset) // plan.batch_size):
-            losses = _losses(model, *ready[number % len(ready)])
+            losses = step_losses(model, *ready[number % len(ready)])
             optimizer.zero_grad()
             torch.stack([value for name, value in losses.items() if name.startswith("loss")]).sum().backward()
             clip_grad_norm_(parameters, plan.recipe.clip_norm)
@@ -87,7 +87,8 @@ def _bare(model: IncrementalDetector, dataset: StepDataset, plan: engine.Plan) -
     return epoch
 
 
-def _ready(model: IncrementalDetector, batch: Any) -> tuple[Tensor, Any, Any, Tensor]:
+def ready_batch(model: IncrementalDetector, batch: Any) -> tuple[Tensor, Any, Any, Tensor]:
+    """Images of a batch, what each location should say, what the teacher says, and the classes that each trains."""
     data = model.data_preprocessor(batch, True)
     images, samples = data["inputs"], data["data_samples"]
     with torch.no_grad():
@@ -95,9 +96,10 @@ def _ready(model: IncrementalDetector, batch: Any) -> tuple[Tensor, Any, Any, Te
     return images, model.targets(output, samples), model.responses(samples), model.trained(samples)
 
 
-def _losses(
+def step_losses(
     model: IncrementalDetector, images: Tensor, targets: Any, taught: Any, trained: Tensor
 ) -> dict[str, Tensor]:
+    """Those of ERD on such a batch."""
     student = GFL.forward(model.student, images)
     losses = GFL.losses(student, targets, trained, **model.gt_options)
     return losses | model.distiller(student, taught, model.old, Batch((), targets))

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
 from tests.trainables.trials import trial_config
-from trainables import engine, training
+from trainables import training
 from trainables.catalog import DETECTORS
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import DataConfig, prepare
 from trainables.environment import prepare_process
 from trainables.step import run_step
-from trainables.step_data import training_data
-from trainables.step_tables import StepTables
 
 DETECTOR, NUM_IMAGES = "nanodet_plus_m", 96
 
@@ -57,9 +54,5 @@ def run(options: list[str]) -> dict[str, float]:
 
 def _seconds(config: TrialConfig, runtime: Runtime, base: Path, state: Path) -> float:
     """Of an iteration of the first increment, over an epoch."""
-    with StepTables(config, runtime, 1) as tables:
-        model = training.build_model(config, 1, base, tables)
-        dataset, plan = training_data(config, runtime, 1), training._plan(config, runtime, 1)
-        begin = time.perf_counter()
-        iters = engine.fit(model, dataset, plan, state, lambda *_: None)["iters"]
-        return (time.perf_counter() - begin) / iters
+    _, facts = training.train_step(config, runtime, 1, base, state, None)
+    return facts["time_train_s"] / facts["iters"]

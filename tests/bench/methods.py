@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
 from tests.bench.digits import base_step
-from trainables import engine, training
+from trainables import training
 from trainables.catalog import METHODS
 from trainables.config import Runtime, TrialConfig
 from trainables.step import StepResult
-from trainables.step_data import training_data
-from trainables.step_tables import StepTables
 from trainables.table_plans import response_plan
 
 BASELINE = "finetune"
@@ -54,9 +51,5 @@ def _defaults(config: TrialConfig, method: str) -> TrialConfig:
 
 def _seconds(config: TrialConfig, runtime: Runtime, base: StepResult, state: Path) -> float:
     """Of an iteration of the first increment, over an epoch."""
-    with StepTables(config, runtime, 1) as tables:
-        model = training.build_model(config, 1, base.weights, tables)
-        dataset, plan = training_data(config, runtime, 1), training._plan(config, runtime, 1)
-        begin = time.perf_counter()
-        iters = engine.fit(model, dataset, plan, state, lambda *_: None)["iters"]
-        return (time.perf_counter() - begin) / iters
+    _, facts = training.train_step(config, runtime, 1, base.weights, state, None)
+    return facts["time_train_s"] / facts["iters"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tests.bench.digits import base_step
+from tests.bench.digits import base_step, live_teacher
 from trainables import engine, training
 from trainables.config import Runtime, TrialConfig
 from trainables.detectors.families import GFL
@@ -81,16 +81,16 @@ def _compared(config: TrialConfig, runtime: Runtime, base: StepResult, batches: 
     """Seconds an iteration of the student and of the teacher either way, and the largest difference of a loss."""
     with StepTables(config, runtime, 1) as tables:
         model = training.build_model(config, 1, base.weights, tables).train()
-        teacher = training._teacher(config, len(model.old), base.weights)()
-        plan = training._plan(config, runtime, 1)
+        teacher = live_teacher(config, runtime, base)
+        plan = training.step_plan(config, runtime, 1)
         optimizer = torch.optim.AdamW(
             model.student.parameters(), lr=plan.lr, weight_decay=plan.weight_decay, fused=True
         )
         times, largest = {"student": 0.0, "live": 0.0, "table": 0.0}, 0.0
-        loader = engine._loader(training_data(config, runtime, 1), plan)
+        loader = engine.data_loader(training_data(config, runtime, 1), plan)
         data = [batch for _, batch in zip(range(batches), loader, strict=False)]
         for batch in data:
-            prepared = model._preprocessed(batch)
+            prepared = model.data_preprocessor(batch, True)
             images, samples = prepared["inputs"], prepared["data_samples"]
             begin = time.perf_counter()
             with torch.no_grad():

@@ -16,7 +16,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from tests.bench.digits import base_step
-from tests.bench.iteration import _losses, _ready
+from tests.bench.iteration import ready_batch, step_losses
 from trainables import engine, training
 from trainables.environment import prepare_process
 from trainables.incremental import IncrementalDetector
@@ -70,9 +70,9 @@ def _measured(known: Any, how: Mapping[str, Any], iterations: int) -> tuple[floa
     torch.set_flush_denormal(how.get("flush", False))
     with StepTables(config, runtime, 1) as tables:
         model = training.build_model(config, 1, base.weights, tables).train().to(memory_format=how["format"])
-        plan = training._plan(config, runtime, 1)
-        loader = engine._loader(training_data(config, runtime, 1), plan)
-        ready = [_ready(model, batch) for _, batch in zip(range(4), loader, strict=False)]
+        plan = training.step_plan(config, runtime, 1)
+        loader = engine.data_loader(training_data(config, runtime, 1), plan)
+        ready = [ready_batch(model, batch) for _, batch in zip(range(4), loader, strict=False)]
         step = _step(model, plan, how)
         times = []
         for number in range(iterations):
@@ -92,7 +92,7 @@ def _step(model: IncrementalDetector, plan: engine.Plan, how: Mapping[str, Any])
 
     def step(*batch: Any) -> None:
         with precision:
-            losses = _losses(model, *batch)
+            losses = step_losses(model, *batch)
         optimizer.zero_grad()
         torch.stack([value.float() for name, value in losses.items() if name.startswith("loss")]).sum().backward()
         clip_grad_norm_(parameters, plan.recipe.clip_norm)
