@@ -1,4 +1,4 @@
-"""A fresh MLflow database for each test, copied from one that was migrated once: the migration takes seconds."""
+"""Fresh MLflow databases, copied from one that was migrated once: the migration takes seconds."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ def database(tmp_path: Path, empty_database: Path) -> Path:
 @pytest.fixture
 def uri(database: Path) -> str:
     return f"sqlite:///{database}"
+
+
+@pytest.fixture(scope="module")
+def shared_uri(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> str:
+    """A database that one fixture of a module fills, and its tests only read."""
+    return f"sqlite:///{shutil.copy(empty_database, tmp_path_factory.mktemp('shared') / 'mlflow.db')}"
 
 
 @pytest.fixture

@@ -45,24 +45,25 @@ def sweep(uri: str, trials: int, **changes: Any) -> None:
     runs.end_sweep("finished", {"core_hours_spent": 1.5, "core_hours_saved_steps": 0.25}, T0)
 
 
-def test_every_section_is_there_and_nothing_is_fetched(uri: str) -> None:
-    sweep(uri, 7)
-    page = Page(sweep_report(uri, "good"))
+@pytest.fixture(scope="module")
+def page(shared_uri: str) -> Page:
+    """Of a sweep of seven trials."""
+    sweep(shared_uri, 7)
+    return Page(sweep_report(shared_uri, "good"))
+
+
+def test_every_section_is_there_and_nothing_is_fetched(page: Page) -> None:
     assert page.sections == SECTIONS
     assert [(tag, attrs) for tag, attrs in page.tags if {"src", "href"} & set(attrs)] == []
     assert not any(re.search(r"@import|url\(", text) for text in page.texts["style"])
 
 
-def test_the_sweep_file_is_shown_as_it_is(uri: str) -> None:
-    sweep(uri, 3)
-    page = Page(sweep_report(uri, "good"))
+def test_the_sweep_file_is_shown_as_it_is(page: Page) -> None:
     assert any("</pre><script>alert(1)</script>" in text for text in page.texts["pre"])
     assert not any("alert(1)" in text for text in page.texts.get("script", []))
 
 
-def test_the_leaderboard_says_how_much_of_the_gap_each_closes(uri: str) -> None:
-    sweep(uri, 7)
-    page = Page(sweep_report(uri, "good"))
+def test_the_leaderboard_says_how_much_of_the_gap_each_closes(page: Page) -> None:
     assert page.row("joint") == ["joint", "80.0", "80.0", "80.0", "10.0", "100 %"]
     assert page.row("erd_2023")[-1] == "50 %"
     assert page.row("trial 0 (published defaults)") == [
@@ -82,9 +83,7 @@ def test_the_published_defaults_are_on_the_board_however_far_behind_and_importan
     assert not any("not worth showing" in text for text in page.texts["p"])
 
 
-def test_few_trials_have_no_importances(uri: str) -> None:
-    sweep(uri, 7)
-    page = Page(sweep_report(uri, "good"))
+def test_few_trials_have_no_importances(page: Page) -> None:
     told = "4 finished trials; with fewer than 30 importances are not worth showing."
     assert told in page.texts["p"]
 

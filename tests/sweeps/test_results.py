@@ -108,21 +108,34 @@ def test_without_a_finished_trial_there_is_no_best() -> None:
         best_trial(spec_of(), FOUND[3:])
 
 
-@pytest.mark.parametrize("detector", ["gfl_r18_tiny", "gfl_r50"])
-@pytest.mark.parametrize(
-    ("method", "preset"), [(method, preset) for method in METHODS for preset in METHODS[method].presets]
-)
+ODD: dict[str, Scalar] = {"optim/lr_scale": 0.1 + 0.2, "optim/weight_decay": 1e-05}
+SETTINGS = [
+    (method, preset, detector)
+    for method in METHODS
+    for preset in METHODS[method].presets
+    for detector in ("gfl_r18_tiny", "gfl_r50")
+]
+
+
+@pytest.fixture(scope="module")
+def known(shared_uri: str) -> dict[tuple[str, str, str], Trial]:
+    """A trial of each setting, as MLflow has it."""
+    runs = Runs(shared_uri, "good")
+    runs.start_sweep("name: good\n", SCOPE, T0)
+    for number, setting in enumerate(SETTINGS):
+        start(runs, number, **{**preset_values(*setting), **ODD, "seed": 0, "config_id": "0123"})
+    return dict(zip(SETTINGS, searched(shared_uri, "good"), strict=True))
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids="-".join)
 def test_parameters_come_back_from_mlflow_as_they_were(
-    runs: Runs, uri: str, method: str, preset: str, detector: str
+    known: dict[tuple[str, str, str], Trial], setting: tuple[str, str, str]
 ) -> None:
+    method, preset, detector = setting
     spec = replace(spec_of(), methods={method: preset}, detector=detector)
     values = preset_values(method, preset, detector)
-    odd = {"optim/lr_scale": 0.1 + 0.2, "optim/weight_decay": 1e-05}
-    texts: dict[str, Scalar] = {**values, **odd, "seed": 0, "config_id": "0123"}
-    start(runs, 0, **texts)
-    (found,) = searched(uri, "good")
-    typed = typed_params(spec, method, found.params)
-    assert typed == {**values, **odd}
+    typed = typed_params(spec, method, known[setting].params)
+    assert typed == {**values, **ODD}
     assert {name: type(value) for name, value in typed.items()} == {name: type(v) for name, v in values.items()}
     built = METHODS[method].params(**{n: typed[f"{method}/{n}"] for n in params_of(METHODS[method].params)})
     assert asdict(built) == asdict(METHODS[method].presets[preset])
