@@ -1,4 +1,7 @@
-"""An iteration of center resampling and collaborative distillation against mmdet's own step of the same network."""
+"""An iteration of center resampling and collaborative distillation against mmdet's own step of the same network.
+
+Linux, for the peaks of memory.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ MMDET = "mmdet"
 def run(options: list[str]) -> dict[str, float]:
     """`ratio`: seconds an iteration of `released` with its table over mmdet's; likewise `ratio_live` (teacher live),
     `ratio_paper` and `ratio_paper_live`; `memory_ratio`: peak memory of `released` over mmdet's."""
-    parser = argparse.ArgumentParser(prog="tests.bench ckd", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench ckd", description=__doc__)
     parser.add_argument("--turns", type=int, default=3, help="each an epoch of every kind, and one of mmdet's after it")
     parser.add_argument("--memory-of", choices=[MMDET, *KINDS], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

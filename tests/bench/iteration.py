@@ -30,7 +30,7 @@ EPOCHS = 5
 
 def run(options: list[str]) -> dict[str, float]:
     """`ratio`: the seconds of one of our iterations over those of the bare loop's, both of an ERD step."""
-    parser = argparse.ArgumentParser(prog="tests.bench iteration", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench iteration", description=__doc__)
     parser.add_argument("--turns", type=int, default=3, help=f"each a step of {EPOCHS} epochs of either way")
     turns = parser.parse_args(options).turns
     pairs = []

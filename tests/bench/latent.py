@@ -21,7 +21,7 @@ DETECTOR, NUM_IMAGES = "nanodet_plus_m", 96
 
 def run(options: list[str]) -> dict[str, float]:
     """`ratio_table`: latent distillation over SID, both with all their tables; `ratio_live`: both without any."""
-    parser = argparse.ArgumentParser(prog="tests.bench latent", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench latent", description=__doc__)
     parser.add_argument("--turns", type=int, default=3, help="each an epoch of every kind")
     turns = parser.parse_args(options).turns
     entry = DETECTORS[DETECTOR]

@@ -21,7 +21,7 @@ COMPARED = (BASELINE, "replay", "pseudo_label", "lwf", "sid", "erd", "ld", "repl
 
 def run(options: list[str]) -> dict[str, float]:
     """By method, the median over turns of its seconds an iteration over those of fine-tuning in the same turn."""
-    parser = argparse.ArgumentParser(prog="tests.bench methods", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench methods", description=__doc__)
     parser.add_argument("--turns", type=int, default=3, help="each an epoch of every method")
     turns = parser.parse_args(options).turns
     with TemporaryDirectory() as temporary:

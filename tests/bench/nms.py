@@ -36,7 +36,7 @@ Found = tuple[InstanceData, dict[str, Any]]
 
 def run(options: list[str]) -> dict[str, float]:
     """AP of both, in COCO points, their milliseconds an image, and `ratio`, voting's time over plain NMS's."""
-    parser = argparse.ArgumentParser(prog="tests.bench nms", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench nms", description=__doc__)
     parser.add_argument("--epochs", type=int, default=10, help="of the detector of all ten digits")
     epochs = parser.parse_args(options).epochs
     with TemporaryDirectory() as temporary:

@@ -1,4 +1,4 @@
-"""Wall and CPU seconds of a command with all that it starts, wherever in the process tree that ends up (Linux)."""
+"""Wall and CPU seconds of a command with all that it starts, wherever in the process tree that ends up."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import uuid4
 
+import psutil
+
 MARK = "PALIMPSEST_BENCH_RUN"
-TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class Command:
@@ -22,15 +23,14 @@ class Command:
     """
 
     def __init__(self, arguments: Sequence[str], folder: Path, on_line: Callable[[str], None] = print) -> None:
-        self._mark = f"{MARK}={uuid4().hex}".encode()
+        self._mark = uuid4().hex
         self._seen: dict[int, float] = {}
         self._foreign: set[int] = set()
         self.began = time.time()
-        name, _, value = self._mark.decode().partition("=")
         self._process = subprocess.Popen(
             arguments,
             cwd=folder,
-            env=os.environ | {name: value, "PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "140"},
+            env=os.environ | {MARK: self._mark, "PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "140"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -69,17 +69,16 @@ class Command:
             time.sleep(0.5)
 
     def _look(self) -> None:
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit() and int(folder.name) not in self._foreign:
-                self._look_at(folder)
+        for process in psutil.process_iter():
+            if process.pid not in self._foreign:
+                self._look_at(process)
 
-    def _look_at(self, folder: Path) -> None:
-        pid = int(folder.name)
+    def _look_at(self, process: psutil.Process) -> None:
         try:
-            if pid not in self._seen and self._mark not in (folder / "environ").read_bytes().split(b"\0"):
-                self._foreign.add(pid)
+            if process.pid not in self._seen and process.environ().get(MARK) != self._mark:
+                self._foreign.add(process.pid)
                 return
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            self._seen[pid] = (int(fields[11]) + int(fields[12])) * TICK_S
-        except OSError:
-            return  # it is gone
+            times = process.cpu_times()
+        except psutil.Error:
+            return  # it is gone, or of another user
+        self._seen[process.pid] = times.user + times.system

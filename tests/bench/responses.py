@@ -36,7 +36,7 @@ FLOOR = {
 def run(options: list[str]) -> dict[str, float]:
     """`build_s` and `bytes_per_image` of the table, the teacher's share of an iteration live and from the table, and
     `max_loss_difference`, relative."""
-    parser = argparse.ArgumentParser(prog="tests.bench responses", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench responses", description=__doc__)
     parser.add_argument("--batches", type=int, default=60, help="batches to time and to compare losses on")
     batches = parser.parse_args(options).batches
     with TemporaryDirectory() as temporary:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import tempfile
 import threading
 import time
@@ -25,6 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -181,11 +181,12 @@ def report_events(chosen: dict[str, Any], bases: dict[str, TrialConfig], aim: Ai
 @contextmanager
 def memory() -> Iterator[list[float]]:
     """This process's resident memory in MB, sampled until the end of the block."""
-    samples, ended = [_rss_mb()], threading.Event()
+    this, ended = psutil.Process(), threading.Event()
+    samples = [this.memory_info().rss / 2**20]
 
     def sample() -> None:
         while not ended.wait(SAMPLE_S):
-            samples.append(_rss_mb())
+            samples.append(this.memory_info().rss / 2**20)
 
     thread = threading.Thread(target=sample)
     thread.start()
@@ -199,11 +200,6 @@ def memory() -> Iterator[list[float]]:
 def growth_mb(rss_mb: Sequence[float]) -> float:
     """From the end of the first tenth to the end."""
     return rss_mb[-1] - rss_mb[len(rss_mb) // 10]
-
-
-def _rss_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _middle(costs: list[Cost], what: str) -> float:

@@ -42,7 +42,7 @@ class Ended:
 
 def run(options: list[str]) -> dict[str, float]:
     """Median regret of ours over theirs, over all seeds and budgets; and how often ours is not behind bare."""
-    parser = argparse.ArgumentParser(prog="tests.bench search", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench search", description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--record", type=int, metavar="N", help="train N real trials first, hours on a small machine")
     given = parser.parse_args(options)

@@ -38,7 +38,7 @@ storage: {folder}
 
 def run(options: list[str]) -> dict[str, float]:
     """`cold_s`, `warm_s`: seconds from the moment that Tune starts a trial to its first iteration."""
-    parser = argparse.ArgumentParser(prog="tests.bench start", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench start", description=__doc__)
     parser.add_argument("--trials", type=int, default=6, help="one at a time; the first is cold, the others are warm")
     trials = parser.parse_args(options).trials
     with TemporaryDirectory() as folder:

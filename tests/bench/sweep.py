@@ -79,7 +79,7 @@ class Isolated:
 
 def run(options: list[str]) -> dict[str, Any]:
     """Ratios of wall and CPU seconds (theirs / ours), whether each AP is the same, and the share of gradient steps."""
-    parser = argparse.ArgumentParser(prog="tests.bench sweep", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench sweep", description=__doc__)
     parser.add_argument("--spec", type=Path, default=CONFIGS / "erd_digits.yaml")
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--keep", type=Path, help="folder for everything that is written; default: one that goes")

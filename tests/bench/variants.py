@@ -41,7 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def run(options: list[str]) -> dict[str, float]:
     """Seconds of an iteration under each variant over those of the first in its round, medians of the rounds."""
-    parser = argparse.ArgumentParser(prog="tests.bench variants", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench variants", description=__doc__)
     parser.add_argument("--iterations", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3, help="each takes every variant in turn, in fresh processes")
     given = parser.parse_args(options)
