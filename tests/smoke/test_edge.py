@@ -10,12 +10,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from search_spaces.distributions import Scalar
 from sweeps.cli import main
 from tests.trainables.batches import tiny
 from tests.trainables.trials import trial_config
 from trainables.catalog import DETECTORS
 from trainables.config import Runtime
 from trainables.datasets import DataConfig, Splits, prepare
+from trainables.detectors.growth import set_nms
+from trainables.detectors.voting_nms import TYPE as VOTING
 from trainables.edge import OnnxDetector, footprint, write_int8, write_onnx
 from trainables.edge_score import EdgeExport
 from trainables.environment import prepare_process
@@ -47,8 +50,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_onnx_detects_what_the_detector_does(splits: Splits, checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("nms", [{}, {"type": VOTING, "iou_threshold": 0.5}], ids=["plain", "voting"])
+def test_onnx_detects_what_the_detector_does(
+    nms: dict[str, Scalar], splits: Splits, checkpoint: Path, tmp_path: Path
+) -> None:
     detector = load_exported(checkpoint)
+    set_nms(detector, nms)
     edge = EdgeExport(detector, DETECTORS["nanodet_tiny"].recipe, splits.train, splits.test)
     path = tmp_path / "whole.onnx"
     edge.write(path)
