@@ -93,14 +93,8 @@ def fit(
             work_dir=folder,
             experiment_name=name,
             train_dataloader=loader,
-            train_cfg={"by_epoch": True, "max_epochs": plan.epochs},
-            optim_wrapper=_optim_wrapper(plan),
-            param_scheduler=_schedule(plan, len(loader)),
-            default_hooks={"runtime_info": None, "timer": None, "logger": None, "checkpoint": None},
             custom_hooks=[clock, *averaging, resuming],
-            randomness={"seed": plan.seed, "diff_rank_seed": True},
-            log_level="ERROR",
-            default_scope="mmdet",
+            **_runner_options(plan, len(loader)),
         )
         begin = time.perf_counter()
         try:
@@ -171,6 +165,18 @@ def _seed_worker(worker: int) -> None:
     seed = torch.initial_seed() % 2**32
     np.random.seed(seed)
     random.seed(seed)
+
+
+def _runner_options(plan: Plan, iters_per_epoch: int) -> dict[str, Any]:
+    return {
+        "train_cfg": {"by_epoch": True, "max_epochs": plan.epochs},
+        "optim_wrapper": _optim_wrapper(plan),
+        "param_scheduler": _schedule(plan, iters_per_epoch),
+        "default_hooks": {"runtime_info": None, "timer": None, "logger": None, "checkpoint": None},
+        "randomness": {"seed": plan.seed, "diff_rank_seed": True},
+        "log_level": "ERROR",
+        "default_scope": "mmdet",
+    }
 
 
 def _optim_wrapper(plan: Plan) -> dict[str, Any]:
