@@ -36,7 +36,7 @@ def gfl(num_classes: int, recipe: Recipe, depth: int, head: str = GFL_HEAD, dcn:
             "dcn": {"type": "DCN", "deform_groups": 1, "fallback_on_stride": False},
             "stage_with_dcn": (False, True, True, True),
         }
-    head_config = _head(
+    head_config = gfl_head(
         head, num_classes, channels=256, convs=4, groups=32, reg_max=16, scale=8, strides=(8, 16, 32, 64, 128)
     )
     return model(backbone, neck, head_config, recipe)
@@ -57,7 +57,7 @@ def gfl_tiny(num_classes: int, recipe: Recipe, depth: int = 18, width: int = 16,
         "start_level": 0,
         "num_outs": 3,
     }
-    head_config = _head(head, num_classes, channels=32, convs=2, groups=8, reg_max=8, scale=4, strides=(8, 16, 32))
+    head_config = gfl_head(head, num_classes, channels=32, convs=2, groups=8, reg_max=8, scale=4, strides=(8, 16, 32))
     return model(tiny_resnet(depth, width), neck, head_config, recipe)
 
 
@@ -69,7 +69,7 @@ def tiny_resnet(depth: int, width: int) -> Config:
     }  # fmt: skip
 
 
-def _head(
+def gfl_head(
     kind: str,
     num_classes: int,
     channels: int,
@@ -79,6 +79,16 @@ def _head(
     scale: int,
     strides: tuple[int, ...],
 ) -> Config:
+    """The config of a GFL head.
+
+    Args:
+        kind: its class.
+        channels: of the neck, and of the head's own convolutions.
+        convs: before the last one, in each of its two towers.
+        groups: of the group norm.
+        reg_max: the largest distance that a box distribution knows, in strides.
+        scale: side of the square anchors, in strides.
+    """
     return {
         "type": kind,
         "num_classes": num_classes, "in_channels": channels, "feat_channels": channels,
