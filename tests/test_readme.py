@@ -12,13 +12,11 @@ import yaml
 from search_spaces.params import table
 from sweeps.cli import main
 from sweeps.spec import parse_spec
+from tests.pages import PAGES, TEXT
 from tests.sweeps.sweep_files import text_of
 from trainables.catalog import DETECTORS, METHODS
 from trainables.scenarios import NAMED
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 ALONE = {name: method for name, method in METHODS.items() if "-" not in name}
 FILES: list[dict[str, Any]] = [
     content for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL) if (content := yaml.safe_load(block))

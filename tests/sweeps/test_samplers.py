@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +12,10 @@ from search_spaces.distributions import Uniform
 from sweeps.gaussian_process import StoppedTrialsGPSampler
 from sweeps.samplers import SAMPLERS, optuna_distribution
 from sweeps.searcher import IncrementalSearch
-from sweeps.spec import SweepSpec
 from sweeps.study import study_storage
+from tests.sweeps.searches import SPACE, flat, search_of
 from tests.sweeps.sweep_files import spec_of
 from trainables.tune import EXCESSES, OBJECTIVE, PROGRESS, VALUES
-
-pytestmark = pytest.mark.smoke  # it loads Ray
-
-MIXED = {"lambda_cls": [0.05, 5.0], "alpha_cls": "declared", "cls_loss": "declared", "warmup_iters": "declared"}
-
-
-def search_of(storage: Path, **changes: Any) -> tuple[IncrementalSearch, SweepSpec]:
-    spec = replace(spec_of(**{"search": MIXED, "training": {"epochs": 4}} | changes), storage=storage)
-    spec.folder.mkdir(parents=True, exist_ok=True)
-    return IncrementalSearch(spec), spec
-
-
-def flat(chosen: Any) -> dict[str, Any]:
-    found = {}
-    for owner, own in chosen.items():
-        found |= {f"{owner}/{name}": value for name, value in own.items()} if isinstance(own, dict) else {owner: own}
-    return found
 
 
 def play(search: IncrementalSearch, number: int, values: list[float], excesses: list[float]) -> dict[str, Any]:
@@ -65,8 +47,6 @@ def test_several_objectives_and_a_constraint_reach_the_study(sampler: str, tmp_p
     search, spec = search_of(tmp_path, **changes)
     for number in range(9):
         play(search, number, [0.1 * number, 0.2], [0.05 * (4 - number)])
-    import optuna
-
     study = optuna.load_study(study_name=spec.name, storage=study_storage(spec.folder))
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     assert [trial.values for trial in study.trials] == [[pytest.approx(0.1 * n), 0.2] for n in range(9)]
@@ -112,9 +92,7 @@ def test_the_method_is_a_parameter_and_each_has_its_own(tmp_path: Path) -> None:
 
 
 def test_ranges_in_optunas_terms() -> None:
-    import optuna
-
-    space = spec_of(search=MIXED | {"alpha_box": [1.0, 2.0]}).space
+    space = spec_of(search=SPACE | {"alpha_box": [1.0, 2.0]}).space
     found = {name: optuna_distribution(kind) for name, kind in space.items()}
     assert found["erd/lambda_cls"] == optuna.distributions.FloatDistribution(0.05, 5.0, log=True)
     assert found["erd/alpha_cls"] == optuna.distributions.FloatDistribution(0.5, 3.5, step=0.25)

@@ -13,8 +13,6 @@ from sweeps.schedulers import Halving, NoStopping, PooledStopping, StepMedianRul
 from tests.sweeps.sweep_files import spec_of
 from trainables.tune import EXCESSES, FAILURE, OBJECTIVE, PARTS, PROGRESS
 
-pytestmark = pytest.mark.smoke  # it loads Ray
-
 
 class Trial:
     """What Tune's rules know of a trial."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,12 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
-from ray import cloudpickle
 
 from sweeps.searcher import IncrementalSearch
 from sweeps.spec import SweepSpec
 from sweeps.study import study_file
-from tests.sweeps.sweep_files import spec_of
+from tests.sweeps.searches import Search, flat, go_on, interrupted, result, resumed, run, search_of
 from trainables.catalog import METHODS
-from trainables.tune import EXCESSES, OBJECTIVE, PROGRESS, VALUES
-
-pytestmark = pytest.mark.smoke  # it loads Ray
-
-Search = tuple[IncrementalSearch, SweepSpec]
-SPACE = {"lambda_cls": [0.05, 5.0], "alpha_cls": "declared", "cls_loss": "declared", "warmup_iters": "declared"}
-
-
-def search_of(storage: Path, **changes: Any) -> Search:
-    spec = replace(spec_of(**{"search": SPACE, "training": {"epochs": 4}} | changes), storage=storage)
-    spec.folder.mkdir(parents=True, exist_ok=True)
-    return IncrementalSearch(spec), spec
 
 
 @pytest.fixture
@@ -49,23 +35,6 @@ def study_of(spec: SweepSpec) -> optuna.Study:
 def trials_of(spec: SweepSpec) -> list[FrozenTrial]:
     """What a fresh reader finds."""
     return study_of(spec).trials
-
-
-def flat(suggested: Any) -> dict[str, Any]:
-    return {f"{prefix}/{name}": value for prefix, values in suggested.items() for name, value in values.items()}
-
-
-def result(progress: int, value: float) -> dict[str, Any]:
-    return {PROGRESS: progress, OBJECTIVE: value, VALUES: [value], EXCESSES: [], "training_iteration": 77}
-
-
-def run(searcher: IncrementalSearch, trial_id: str, *values: float, stopped: bool = False) -> None:
-    """A trial as Tune plays it: the result that ends it comes with `on_trial_complete` alone if it is stopped."""
-    searcher.suggest(trial_id)
-    for progress, value in enumerate(values, start=1):
-        if not (stopped and progress == len(values)):
-            searcher.on_trial_result(trial_id, result(progress, value))
-    searcher.on_trial_complete(trial_id, result(len(values), values[-1]))
 
 
 @pytest.mark.parametrize("preset", [name for name in METHODS["erd"].presets if name != "erd_2022"])
@@ -170,32 +139,6 @@ def test_sweeps_on_one_storage_have_studies_of_their_own(tmp_path: Path) -> None
     assert flat(searcher.suggest("t0")) == spec.first_points()[0]
 
 
-def interrupted(folder: Path) -> SweepSpec:
-    """A sweep whose driver is killed; Tune keeps the searcher as it was at the start, and its last snapshot."""
-    killed, spec = search_of(folder)
-    (folder / "at_start.pkl").write_bytes(cloudpickle.dumps(killed))
-    run(killed, "t0", 0.1, 0.2, 0.3, 0.4)
-    killed.suggest("t1")
-    killed.suggest("t2")
-    killed.save(str(folder / "snapshot.pkl"))
-    run(killed, "t1", 0.1, 0.2, 0.3, 0.5)  # ends after the snapshot: Tune will play it again
-    killed.suggest("t3")  # asked for after the snapshot: Tune will never hear of it
-    return spec
-
-
-def resumed(folder: Path) -> IncrementalSearch:
-    """The searcher as `Tuner.restore` builds it."""
-    searcher: IncrementalSearch = cloudpickle.loads((folder / "at_start.pkl").read_bytes())
-    searcher.restore(str(folder / "snapshot.pkl"))
-    return searcher
-
-
-def go_on(searcher: IncrementalSearch) -> None:
-    run(searcher, "t1", 0.1, 0.2, 0.3, 0.7)
-    run(searcher, "t2", 0.4, stopped=True)
-    run(searcher, "t4", 0.1, 0.2, 0.3, 0.6)
-
-
 def test_a_restore_takes_the_study_back_to_the_snapshot(tmp_path: Path) -> None:
     spec = interrupted(tmp_path)
     searcher = resumed(tmp_path)
@@ -219,7 +162,7 @@ def test_another_process_goes_on_with_it(tmp_path: Path) -> None:
     spec = interrupted(tmp_path)
     code = f"""
 from pathlib import Path
-from tests.sweeps.test_searcher import go_on, resumed
+from tests.sweeps.searches import go_on, resumed
 go_on(resumed(Path({str(tmp_path)!r})))
 """
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
