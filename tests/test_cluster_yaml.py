@@ -53,7 +53,7 @@ def run_on(home: Path, command: str) -> list[str]:
 
 
 @LAUNCHED
-def test_conforms_to_rays_schema(cluster: File, schema: File) -> None:
+def test_a_cluster_file_conforms_to_rays_schema(cluster: File, schema: File) -> None:
     jsonschema.validate(cluster, schema)
 
 
@@ -102,7 +102,7 @@ def test_what_is_shipped_exists_and_holds_the_whole_install(cluster: File) -> No
 
 @LAUNCHED
 @pytest.mark.parametrize("phase", ["setup_commands", "head_start_ray_commands", "worker_start_ray_commands"])
-def test_commands_are_bash(cluster: File, phase: str) -> None:
+def test_every_command_of_a_cluster_file_is_bash(cluster: File, phase: str) -> None:
     assert cluster[phase]
     for command in cluster[phase]:
         subprocess.run(["bash", "-n", "-c", f"({command})"], check=True)

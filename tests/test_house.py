@@ -34,7 +34,7 @@ def text_of(path: Path) -> str:
 
 
 @pytest.mark.parametrize("what", UNWANTED)
-def test_no_file_holds(what: str) -> None:
+def test_no_file_holds_what_is_unwanted(what: str) -> None:
     texts = {path.relative_to(ROOT).as_posix(): text_of(path) for path in project_files()}
     assert {"pyproject.toml", "cluster.yaml", "trainables/errors.py", "tests/test_house.py"} <= set(texts)
     found = [

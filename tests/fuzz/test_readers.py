@@ -108,7 +108,7 @@ def as_yaml(content: Any) -> bytes:
 
 
 @many
-def test_sweep_files(around: Path, number: int) -> None:
+def test_any_sweep_file_is_read_or_refused(around: Path, number: int) -> None:
     path = around / "mine.yaml"
 
     def read() -> list[Any]:
@@ -119,7 +119,7 @@ def test_sweep_files(around: Path, number: int) -> None:
 
 
 @many
-def test_annotations(around: Path, number: int) -> None:
+def test_any_annotations_are_read_or_refused(around: Path, number: int) -> None:
     for image in pets()["images"]:
         write_image(around / "images" / image["file_name"])
     (around / "test.json").write_text(json.dumps(pets()))
@@ -149,7 +149,9 @@ def lists() -> st.SearchStrategy[bytes]:
 @pytest.mark.parametrize(
     ("file", "inputs"), [("Annotations/000001.xml", xml_files()), ("ImageSets/Main/trainval.txt", lists())]
 )
-def test_voc(around: Path, number: int, file: str, inputs: st.SearchStrategy[bytes]) -> None:
+def test_any_voc_file_is_read_or_refused(
+    around: Path, number: int, file: str, inputs: st.SearchStrategy[bytes]
+) -> None:
     voc_year(around / "devkit", "VOC2007", {"trainval": ["000001", "000002"], "test": ["000900"]})
     config = DataConfig(kind="voc", root="devkit")
     path = around / "devkit" / "VOC2007" / file
@@ -184,7 +186,7 @@ def checkpoints() -> st.SearchStrategy[bytes]:
 
 @many
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_checkpoints(around: Path, number: int) -> None:
+def test_any_checkpoint_is_read_or_refused(around: Path, number: int) -> None:
     path = around / "mine.pth"
 
     def read() -> None:

@@ -26,7 +26,7 @@ from trainables.objectives import Objective
         (3600 * 30 + 59, "30 h 01 min"),
     ],
 )
-def test_durations(seconds: float, text: str) -> None:
+def test_a_duration_is_told_in_two_units_at_most(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 

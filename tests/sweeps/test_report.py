@@ -104,7 +104,7 @@ def test_before_any_trial_there_is_a_page(uri: str) -> None:
     assert "Sweep good" in page.texts["h1"]
 
 
-def test_it_is_kept_on_the_sweeps_run(uri: str) -> None:
+def test_the_report_is_kept_on_the_sweeps_run(uri: str) -> None:
     sweep(uri, 3)
     page = sweep_report(uri, "good")
     assert artifact(uri, the_run(uri, level="sweep"), "report.html") == page

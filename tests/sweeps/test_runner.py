@@ -66,7 +66,7 @@ def test_a_sweep_has_one_driver_at_a_time(started: SweepSpec, monkeypatch: pytes
         assert "is in use by another process" in refused(started, resume=True)
 
 
-def test_nor_is_it_promoted_or_its_records_written_meanwhile(
+def test_a_sweep_that_runs_is_not_promoted_nor_are_its_records_written(
     started: SweepSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "WAIT_S", 0.1)

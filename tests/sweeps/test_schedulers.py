@@ -71,7 +71,9 @@ def test_too_few_to_compare_with_stop_nobody() -> None:
         ({}, "time_train_s", NoStopping),
     ],
 )
-def test_by_name(scheduler: dict[str, Any], objective: Any, kind: type) -> None:
+def test_a_scheduler_follows_its_name_and_who_needs_none_has_none(
+    scheduler: dict[str, Any], objective: Any, kind: type
+) -> None:
     spec = spec_of(scenario="digits/4+3+3", scheduler=scheduler, objective=objective)
     assert type(scheduler_of(spec)) is kind
 

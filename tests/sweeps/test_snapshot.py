@@ -105,7 +105,7 @@ def test_what_became_of_tunes_own_files_does_not_matter(search: Search, torn: by
     assert search.content == {"one"}
 
 
-def test_one_that_could_not_be_kept_is_kept_later(search: Search) -> None:
+def test_a_snapshot_that_could_not_be_kept_is_kept_later(search: Search) -> None:
     (search.folder / KEPT).mkdir()  # nothing can be written there
     search.write("one")
     search.step()
@@ -122,7 +122,7 @@ def test_a_driver_killed_within_the_first_one_starts_afresh(search: Search) -> N
     assert not put_back(search.folder)
 
 
-def test_one_that_is_lost_is_never_taken_for_a_fresh_start(search: Search) -> None:
+def test_a_snapshot_that_is_lost_is_never_taken_for_a_fresh_start(search: Search) -> None:
     (search.folder / "trials" / "a").mkdir(parents=True)
     (search.folder / "trials" / "a" / "events.jsonl").touch()
     with pytest.raises(CheckpointError, match=r"snapshot\.tar: must be there, .*; delete the sweep's folder `tune`"):
@@ -130,7 +130,7 @@ def test_one_that_is_lost_is_never_taken_for_a_fresh_start(search: Search) -> No
 
 
 @pytest.mark.parametrize("torn", [b"", b"\x00" * 64])
-def test_a_broken_one_is_an_error_that_says_what_to_do(search: Search, torn: bytes) -> None:
+def test_a_broken_snapshot_is_an_error_that_says_what_to_do(search: Search, torn: bytes) -> None:
     search.write("one")
     search.step()
     (search.folder / KEPT).write_bytes(torn)

@@ -63,7 +63,7 @@ def grow(study: optuna.Study, copy: StudyCopy, url: str) -> None:
     assert [trial.state.name for trial in copied(url)] == ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
 
 
-def test_it_follows_the_study(study: optuna.Study, tmp_path: Path) -> None:
+def test_the_copy_follows_the_study(study: optuna.Study, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     grow(study, StudyCopy("s", tmp_path, url), url)
     assert copied(url)[0].datetime_start == study.trials[0].datetime_start
@@ -135,5 +135,5 @@ def postgres() -> Iterator[str]:
 
 
 @pytest.mark.smoke
-def test_it_follows_the_study_into_postgresql(study: optuna.Study, tmp_path: Path, postgres: str) -> None:
+def test_the_copy_follows_the_study_into_postgresql(study: optuna.Study, tmp_path: Path, postgres: str) -> None:
     grow(study, StudyCopy("s", tmp_path, postgres), postgres)

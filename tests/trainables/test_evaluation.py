@@ -81,17 +81,17 @@ def test_every_figure_of_a_coco_like_set_is_that_of_pycocotools() -> None:
     assert (evaluate(truth, found, category_ids).stats > 0).all()
 
 
-def test_more_than_a_hundred_detections_of_a_class_in_an_image() -> None:
+def test_of_a_class_the_best_hundred_detections_in_an_image_count() -> None:
     assert_equals_pycocotools(*scenes(0, num_found=3000), CATEGORY_IDS)
 
 
 @pytest.mark.parametrize("num_boxes", [0, 1])
 @pytest.mark.parametrize("num_found", [0, 1])
-def test_next_to_nothing(num_boxes: int, num_found: int) -> None:
+def test_one_box_or_none_and_one_detection_or_none_score_as_in_pycocotools(num_boxes: int, num_found: int) -> None:
     assert_equals_pycocotools(*scenes(2, num_boxes, num_found), CATEGORY_IDS)
 
 
-def test_subsets_of_classes_and_images() -> None:
+def test_only_the_classes_and_images_asked_for_are_scored() -> None:
     truth, found = scenes(3)
     classes, images = [23, 5], [truth["images"][0]["id"], truth["images"][4]["id"]]
     assert_equals_pycocotools(truth, found, classes, images)

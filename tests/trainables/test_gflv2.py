@@ -51,7 +51,7 @@ def test_the_most_certain_scores_have_finite_logits_and_gradients(logit: float) 
     assert torch.isfinite(gradient).all()
 
 
-def test_its_test_scores_boxes_that_way() -> None:
+def test_a_box_is_scored_by_class_probability_times_quality() -> None:
     found = detector(4).eval()
     shape = (SIDE, SIDE)
     given = DetDataSample(metainfo={"img_shape": shape, "batch_input_shape": shape, "scale_factor": (1.0, 1.0)})
@@ -62,7 +62,7 @@ def test_its_test_scores_boxes_that_way() -> None:
     assert answer.pred_instances.scores[0].item() == pytest.approx(best, rel=1e-5)
 
 
-def test_it_learns_with_quality_and_is_distilled_without() -> None:
+def test_a_student_learns_with_quality_and_is_distilled_without() -> None:
     base = detector(2)
     student = build_detector("gflv2_r18_tiny", 4, TINY)
     load_weights(student, grown("gflv2_r18_tiny", base.state_dict(), 4, "focal_prior"), "base")

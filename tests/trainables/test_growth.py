@@ -53,7 +53,7 @@ def weights(five: BaseDetector) -> StateDict:
 
 
 @pytest.mark.parametrize(("name", "num_classes"), NUM_PARAMETERS)
-def test_number_of_parameters(name: str, num_classes: int) -> None:
+def test_a_detector_has_as_many_parameters_as_published_or_counted(name: str, num_classes: int) -> None:
     entry = DETECTORS[name]
     with torch.device("meta"):
         detector = MODELS.build(ConfigDict(load(entry.target)(num_classes, entry.recipe, **entry.options)))

@@ -20,7 +20,7 @@ from trainables.journal import Journal, append, cut_broken_lines, read
         (b"", []),
     ],
 )
-def test_it_ends_before_the_first_line_that_cannot_be_read(
+def test_a_journal_ends_before_the_first_line_that_cannot_be_read(
     tmp_path: Path, broken: bytes, expected: list[object]
 ) -> None:
     path = tmp_path / "events.jsonl"

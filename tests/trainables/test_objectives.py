@@ -27,7 +27,7 @@ CHAIN = [BASE, on_the_way(1, ap_all=0.1), end(1, 10.0, ap_all=0.6, forgetting=0.
 @pytest.mark.parametrize(
     ("over", "expected"), [("last", 0.3), ("mean", 0.45), ("sum", 0.9), ((1.0, 3.0), 0.375), ((0.0, 1.0), 0.3)]
 )
-def test_over_the_increments(over: Any, expected: float) -> None:
+def test_an_objective_is_taken_over_the_increments_as_asked(over: Any, expected: float) -> None:
     assert Objective("ap_all", over).value(CHAIN) == pytest.approx(expected, abs=1e-12)
 
 
@@ -71,7 +71,7 @@ POOLED = [*on("a", BASE, end(1, ap_all=0.6, forgetting=0.1)), *on("b", BASE, end
 
 
 @pytest.mark.parametrize(("pooled", "expected"), [("mean", 0.5), ("worst", 0.4), ("rank", 0.5)])
-def test_over_several_scenarios(pooled: str, expected: float) -> None:
+def test_scenarios_are_pooled_as_asked(pooled: str, expected: float) -> None:
     aim = Aim((Objective("ap_all"),), (Constraint("forgetting", "<=", 0.2),), pooled)
     assert aim.values(POOLED) == [pytest.approx(expected)]
     assert aim.parts(POOLED) == [0.6, 0.4]

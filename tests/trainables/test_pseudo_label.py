@@ -89,7 +89,7 @@ def test_boxes_end_at_the_image_and_slivers_go() -> None:
     assert not len(completed(answer([((8.0, 10.0, 8.5, 30.0), 2, 0.9)]), [], []).gt_instances)
 
 
-def test_they_are_what_the_detector_itself_detects_in_the_image_that_it_is_given() -> None:
+def test_pseudo_labels_are_what_the_teacher_itself_detects_in_the_image_that_it_is_given() -> None:
     torch.manual_seed(3)
     detector = tiny(NUM_OLD).eval()
     torch.nn.init.normal_(detector.bbox_head.gfl_cls.weight, std=0.3)

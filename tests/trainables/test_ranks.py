@@ -41,7 +41,7 @@ def test_the_first_leads_and_together_they_see_every_batch(tmp_path: Path) -> No
     assert {path.name for path in tmp_path.iterdir()} - {"group"} == names
 
 
-def test_alone_nobody_is_told(tmp_path: Path) -> None:
+def test_a_process_alone_announces_nothing(tmp_path: Path) -> None:
     announce(note, tmp_path, "told")
     dismiss()
     assert list(tmp_path.iterdir()) == []

@@ -43,14 +43,14 @@ def test_after_the_first_step_it_is_a_sample_of_that_step(policy: str) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_it_is_a_function_of_its_seed(policy: str) -> None:
+def test_a_buffer_is_a_function_of_its_seed(policy: str) -> None:
     first, again, other = (buffer_at(coco(), STEPS, 3, 40, policy, seed) for seed in (0, 0, 1))
     assert first == again != other
     assert len(set(first)) == 40
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_of_size_zero_it_is_empty(policy: str) -> None:
+def test_a_buffer_of_size_zero_is_empty(policy: str) -> None:
     assert buffer_at(coco(), STEPS, 2, 0, policy, 0) == []
 
 

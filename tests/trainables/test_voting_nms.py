@@ -39,7 +39,7 @@ def test_under_a_gate_of_one_the_boxes_stay_where_they_are() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_few_boxes_stay(count: int) -> None:
+def test_one_box_or_none_stays_as_it_is(count: int) -> None:
     boxes, kept = voting_nms(NEAR[:count], SCORES[:count], ONE_CLASS[:count])
     assert boxes.shape == (count, 4)
     assert kept.tolist() == list(range(count))

@@ -72,7 +72,9 @@ def cocos(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(cocos(), st.sets(st.integers(0, 4)), st.sets(st.integers(0, 4)))
-def test_laws(coco: dict[str, Any], one: set[int], other: set[int]) -> None:
+def test_sets_of_steps_unite_repeat_and_leave_their_source_alone(
+    coco: dict[str, Any], one: set[int], other: set[int]
+) -> None:
     before = copy.deepcopy(coco)
     first, second, both = ([f"class {number}" for number in part] for part in (one, other, one | other))
     union = set(ids(training_set(coco, first)["images"])) | set(ids(training_set(coco, second)["images"]))

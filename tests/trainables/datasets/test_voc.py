@@ -21,7 +21,7 @@ def devkit(tmp_path: Path) -> Path:
     return folder
 
 
-def test_voc_2007(devkit: Path, tmp_path: Path) -> None:
+def test_voc_2007_keeps_a_tenth_of_trainval_for_tuning(devkit: Path, tmp_path: Path) -> None:
     splits = prepare(DataConfig(kind="voc", root=str(tmp_path / "data")), tmp_path / "work")
     train, tune, test = (file_names(getattr(splits, part).annotations) for part in PARTS)
     assert (len(train), len(tune), train & tune) == (18, 2, set())
