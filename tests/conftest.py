@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +46,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Leave what the tests imported to itself: mmengine has all garbage collected for every data set."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_where_pytest_was_started() -> Iterator[None]:
+    """Tests write into folders of their own; hidden files are pytest's and hypothesis's."""
+    before = set(Path.cwd().glob("[!.]*"))
+    yield
+    assert set(Path.cwd().glob("[!.]*")) == before

@@ -169,7 +169,7 @@ def test_a_process_trusts_no_sizes_and_times_that_it_has_not_hashed_itself(store
     before = weights.stat()
     weights.write_text("Weights")
     os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
-    other = PROCESSES.Process(target=find_nothing, args=(store.root,))
+    other = PROCESSES.Process(target=find_nothing, args=(store.root,), daemon=True)
     other.start()
     other.join(PATIENCE)
     assert other.exitcode == 0
@@ -238,7 +238,7 @@ def build_slowly(root: Path, barrier: Barrier) -> None:
 
 def test_two_processes_at_once_build_once(store: Store) -> None:
     barrier = PROCESSES.Barrier(2)
-    both = [PROCESSES.Process(target=build_slowly, args=(store.root, barrier)) for _ in range(2)]
+    both = [PROCESSES.Process(target=build_slowly, args=(store.root, barrier), daemon=True) for _ in range(2)]
     for process in both:
         process.start()
     for process in both:
@@ -264,7 +264,7 @@ def die_while_building(root: Path, building: Event) -> None:
 
 def test_a_dead_owner_blocks_nobody_and_leaves_its_state(store: Store) -> None:
     building = PROCESSES.Event()
-    owner = PROCESSES.Process(target=die_while_building, args=(store.root, building))
+    owner = PROCESSES.Process(target=die_while_building, args=(store.root, building), daemon=True)
     owner.start()
     owner.join(PATIENCE)
     assert building.is_set()

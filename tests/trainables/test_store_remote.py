@@ -264,7 +264,10 @@ def build_slowly(url: str, cache: Path, log: Path, barrier: Barrier) -> None:
 
 def test_of_two_hosts_at_once_one_builds_and_the_other_waits(tmp_path: Path) -> None:
     url, log, barrier = f"file://{tmp_path}/bucket", tmp_path / "builds.log", PROCESSES.Barrier(2)
-    both = [PROCESSES.Process(target=build_slowly, args=(url, tmp_path / name, log, barrier)) for name in ("1", "2")]
+    both = [
+        PROCESSES.Process(target=build_slowly, args=(url, tmp_path / name, log, barrier), daemon=True)
+        for name in ("1", "2")
+    ]
     for process in both:
         process.start()
     for process in both:
@@ -289,7 +292,7 @@ def die_while_building(url: str, cache: Path, building: Event) -> None:
 
 def test_a_dead_hosts_lease_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url, building = f"file://{tmp_path}/bucket", PROCESSES.Event()
-    owner: Any = PROCESSES.Process(target=die_while_building, args=(url, tmp_path / "1", building))
+    owner: Any = PROCESSES.Process(target=die_while_building, args=(url, tmp_path / "1", building), daemon=True)
     owner.start()
     owner.join(PATIENCE)
     assert (building.is_set(), owner.exitcode) == (True, 9)
