@@ -1,3 +1,5 @@
+"""A command with all that it starts: its seconds, its lines, its failure."""
+
 from __future__ import annotations
 
 import sys

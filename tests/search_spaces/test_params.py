@@ -1,3 +1,5 @@
+"""What is declared once of each parameter: default, range, condition, the loosest of what a table is kept for."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""What determines the weights of a step, and so is shared or not; the clock of a chain; its schedule."""
+
 from __future__ import annotations
 
 import dataclasses

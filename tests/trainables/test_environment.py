@@ -1,3 +1,5 @@
+"""Compiled operations that are missing are told, with what to do."""
+
 from __future__ import annotations
 
 import subprocess

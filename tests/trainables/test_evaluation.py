@@ -1,3 +1,5 @@
+"""Every figure of COCO as pycocotools has it, on random scenes and at the edges."""
+
 from __future__ import annotations
 
 import copy

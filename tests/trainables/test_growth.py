@@ -1,3 +1,5 @@
+"""Detectors as large as published, and grown by classes without a change for the old ones."""
+
 from __future__ import annotations
 
 import math

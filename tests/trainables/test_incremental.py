@@ -1,3 +1,5 @@
+"""A step of training: the teacher stays as it is, the student learns what its batch says, and nothing else."""
+
 from __future__ import annotations
 
 import copy

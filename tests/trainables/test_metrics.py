@@ -1,3 +1,5 @@
+"""Metrics of a chain, by hand, by their laws and where records are missing."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence, Set

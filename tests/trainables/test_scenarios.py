@@ -1,3 +1,5 @@
+"""Which classes are learnt in which step, under which label id."""
+
 from __future__ import annotations
 
 import pytest

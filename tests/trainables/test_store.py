@@ -1,3 +1,5 @@
+"""A store in a folder: entries that are whole or not there, built once by processes that wait for each other."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,3 +1,5 @@
+"""Arrays of many rows on disk, appended and mapped."""
+
 from __future__ import annotations
 
 import errno

@@ -1,3 +1,5 @@
+"""COCO files that are accepted, and every fault of those that are not."""
+
 from __future__ import annotations
 
 import copy

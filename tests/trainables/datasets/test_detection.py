@@ -1,3 +1,5 @@
+"""Items of a data set: the image, its boxes under label ids, its crowds."""
+
 from __future__ import annotations
 
 import random

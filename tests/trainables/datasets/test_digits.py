@@ -1,3 +1,5 @@
+"""Scenes of digits: a function of their seed, from sources of their split alone, boxes tight around the ink."""
+
 from __future__ import annotations
 
 import json

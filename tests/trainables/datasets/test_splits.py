@@ -1,3 +1,5 @@
+"""The three parts of a data set, in a folder that is complete or not there."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -1,3 +1,5 @@
+"""Which images and boxes a step learns from and is scored on."""
+
 from __future__ import annotations
 
 import copy
