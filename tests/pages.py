@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-COMMAND = re.compile(r"(?:uv run )?(?:python -m )?((?:sweeps|pytest|tests(?:\.\w+)+)(?: .*)?)$")
+COMMAND = re.compile(r"(?:uv run )?(?:python -m )?(sweeps .+|(?:pytest|tests(?:\.\w+)+)(?: .*)?)$")
 
 
 def shown_commands(page: Path) -> dict[str, bool]:
