@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import pkgutil
@@ -10,22 +11,24 @@ import subprocess
 import sys
 from dataclasses import FrozenInstanceError, asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 import search_spaces
-from search_spaces import erd, finetune
+from search_spaces import erd
 from search_spaces.distributions import Choice, Distribution, IntUniform, LogUniform, Uniform, narrowed
 from search_spaces.erd import ERDParams
 from search_spaces.finetune import FinetuneParams
-from search_spaces.optim import OptimParams, TinyOptimParams
 from search_spaces.params import covers, floor, inactive, params_of, problems_of, table
+from trainables.catalog import DETECTORS, METHODS
 
-CLASSES = (ERDParams, FinetuneParams, OptimParams, TinyOptimParams)
-PRESETS = {
-    f"{module.__name__}: {name}": params for module in (erd, finetune) for name, params in module.PRESETS.items()
-}
+PRESETS = {f"{name}: {preset}": params for name, one in METHODS.items() for preset, params in one.presets.items()}
+ALONE = {method.params for name, method in METHODS.items() if "-" not in name}
+CLASSES = {method.params for method in METHODS.values()} | {detector.optim for detector in DETECTORS.values()}
+every_class = pytest.mark.parametrize(
+    "cls", sorted(CLASSES, key=lambda cls: cls.__name__), ids=lambda cls: cls.__name__
+)
 MODULES = [f"search_spaces.{module.name}" for module in pkgutil.iter_modules(search_spaces.__path__)]
 
 
@@ -41,18 +44,44 @@ def test_loads_the_standard_library_alone() -> None:
     assert loaded - {"search_spaces"} <= sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-def test_every_parameter_is_declared_once_and_its_default_is_allowed(cls: type) -> None:
-    params = params_of(cls)
+def test_every_class_of_parameters_is_in_the_catalogue() -> None:
+    declared = {
+        value
+        for module in map(importlib.import_module, MODULES)
+        for name, value in vars(module).items()
+        if name.endswith("Params") and value.__module__ == module.__name__
+    }
+    assert declared == ALONE | {detector.optim for detector in DETECTORS.values()}
+
+
+@every_class
+def test_a_parameter_has_one_type_a_default_in_its_range_and_a_source(cls: type) -> None:
+    params, kinds = params_of(cls), get_type_hints(cls)
     assert list(params) == [field.name for field in fields(cls)]
-    assert problems_of(cls, asdict(cls())) == []
-    for param in params.values():
-        assert isinstance(param.distribution, Distribution)
-        assert param.source
+    for name, param in params.items():
+        declared, kind = param.distribution, kinds[name]
+        assert type(param.default) is kind, name
+        assert declared.problem(name, param.default) is None
+        assert param.source.strip(), name
+        if isinstance(declared, Choice):
+            assert {type(value) for value in declared.values} == {kind}, name
+            assert len(set(declared.values)) == len(declared.values) > 1, name
+        else:
+            assert isinstance(declared, IntUniform if kind is int else Uniform), name
+            assert {type(declared.low), type(declared.high)} == {kind}, name
+            assert narrowed(name, declared, {}) == declared  # refuses what is no range
+
+
+@every_class
+def test_a_condition_and_what_a_table_keeps_can_be_decided(cls: type) -> None:
+    params = params_of(cls)
+    for name, param in params.items():
         if param.when:
-            declared = params[param.when.parent].distribution
-            assert isinstance(declared, Choice)
-            assert set(param.when.values) < set(declared.values)
+            parent = params[param.when.parent].distribution
+            assert isinstance(parent, Choice), name
+            assert set(param.when.values) < set(parent.values), name
+        if param.keeps:
+            assert (param.keeps.loosest is None) == isinstance(param.distribution, Choice), name
 
 
 @pytest.mark.parametrize("params", PRESETS.values(), ids=PRESETS)
