@@ -214,7 +214,9 @@ def _batch_problems(values: Mapping[str, Any]) -> Iterator[str]:
         for method in values.get("method", ())
         if (preset := _preset(values, method))
     ]
-    chosen += [("compare", repr(entry), *entry.partition("/")[::2]) for entry in values.get("compare", ())]
+    for entry in values.get("compare", ()):
+        method, _, preset = entry.partition("/")
+        chosen.append(("compare", repr(entry), method, preset))
     for where, what, method, preset in chosen:
         if method in METHODS and (needed := METHODS[method].batch_sizes.get(preset, batch)) != batch:
             yield f"{where}: `batch_size = {needed}` must hold for {what}, but got {batch}"
