@@ -62,11 +62,11 @@ def _promote(spec: SweepSpec, which: str | None, display: Display) -> list[Regis
     Preflight(connect_ray(), spec).passed(display)
     splits = work.prepared(spec)
     bases = work.base_configs(spec, splits)
-    presets = {work.chain_name(method, preset): bases[method] for method, preset in spec.methods.items()}
+    defaults = {work.base_name(spec, method): config for method, config in bases.items()}
     alone = [_configured(spec, splits, one) for one in _best_of_methods(spec, found)] if which is None else []
     chosen = _configured(spec, splits, trial)
     others = {f"{config.method} found": config for config in alone if config != chosen}
-    configs = {**work.compared(spec, splits), **presets, **others, BEST: chosen}
+    configs = {**work.compared(spec, splits), **defaults, **others, BEST: chosen}
     runtime = work.runtime(spec, splits, evaluate_on="test")
     teachers = work.teachers(spec, splits)
     events = {one: _train(spec, configs, teachers, runtime, one, display) for one in spec.report_scenarios}
@@ -170,7 +170,6 @@ def _record(
     tracker: Tracker,
 ) -> list[Registration]:
     """Final runs, the models, and the tables, in MLflow."""
-    tracker.start_sweep(spec.text, {}, now_ms())
     registrations = []
     for scenario, chains in best.items():
         run_ids = _final_runs(spec, config, trial, scenario, chains, tracker)
@@ -183,7 +182,7 @@ def _record(
     together = [joined(list(best), chains) for chains in zip(*best.values(), strict=True)]
     score = sum(spec.aim.values(events)[0] for events in together) / len(together)
     tracker.log_text(json.dumps({one.name: own for one, own in rows.items()}, indent=1), "result.json")
-    tracker.end_sweep("finished", {f"final/{spec.objective.name}": score}, now_ms())
+    tracker.log_sweep({f"final/{spec.objective.name}": score}, now_ms())
     tracker.log_report()
     return registrations
 

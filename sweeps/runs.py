@@ -164,6 +164,10 @@ class Runs:
         """Keep `text` as the file `name` on the sweep's run."""
         self._client.log_text(self._run("sweep").run_id, text, name)
 
+    def log_sweep(self, metrics: Mapping[str, float], timestamp_ms: int) -> None:
+        """Metrics of the sweep as a whole, whether it is under way, ended or interrupted."""
+        self._batch(self._run("sweep"), metrics, timestamp_ms)
+
     def end_sweep(self, verdict: Verdict, metrics: Mapping[str, float], timestamp_ms: int) -> None:
         """Close the sweep's run and every run still open under it.
 
@@ -176,9 +180,8 @@ class Runs:
             if run.key[0] == "trial" and run.status == "RUNNING":
                 left: Verdict = "stopped" if verdict == "stopped" else "failed"
                 self._end(run, left, timestamp_ms, "open when the sweep ended")
-        sweep = self._run("sweep")
-        self._batch(sweep, metrics, timestamp_ms)
-        self._end(sweep, verdict, timestamp_ms, "")
+        self.log_sweep(metrics, timestamp_ms)
+        self._end(self._run("sweep"), verdict, timestamp_ms, "")
 
     def log_report(self) -> None:
         """Keep a report of what MLflow holds by now on the sweep's run, see `sweeps.report`.

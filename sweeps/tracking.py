@@ -87,15 +87,15 @@ class Tracker:
     log_text = _noted(Runs.log_text)
     log_report = _noted(Runs.log_report)
 
+    def log_sweep(self, metrics: Mapping[str, float], timestamp_ms: int) -> None:
+        """Note metrics, see `Runs.log_sweep`, and wait as `end_sweep` does."""
+        self._note("log_sweep", (metrics, timestamp_ms), {})
+        self._settle()
+
     def end_sweep(self, verdict: Verdict, metrics: Mapping[str, float], timestamp_ms: int) -> None:
         """Note the end, see `Runs.end_sweep`, and wait until everything is written or MLflow fails."""
         self._note("end_sweep", (verdict, metrics, timestamp_ms), {})
-        standing = self._ask()
-        if standing.waiting or standing.dropped or self._lost:
-            _log.warning(
-                "not in MLflow: %d records that wait in %s for `sweeps sync %s`, %d dropped",
-                standing.waiting, self._journal.path, self.sweep, standing.dropped + self._lost,
-            )  # fmt: skip
+        self._settle()
 
     def standing(self) -> Standing:
         """How far the writer is, once it has written what it can."""
@@ -129,6 +129,14 @@ class Tracker:
         except Exception as error:  # whatever it is, a full disk or an odd value: a record never ends a sweep
             self._lost += 1
             _log.warning("a record is lost: %s", one_line(error))
+
+    def _settle(self) -> None:
+        standing = self._ask()
+        if standing.waiting or standing.dropped or self._lost:
+            _log.warning(
+                "not in MLflow: %d records that wait in %s for `sweeps sync %s`, %d dropped",
+                standing.waiting, self._journal.path, self.sweep, standing.dropped + self._lost,
+            )  # fmt: skip
 
     def _ask(self, trial_id: str = "") -> Standing:
         """The writer's standing once it has written what it can; one that was killed gets a successor."""

@@ -64,6 +64,13 @@ def chain_name(method: str, preset: str) -> str:
     return preset if preset.startswith(method) else f"{method} {preset}"
 
 
+def base_name(spec: SweepSpec, method: str) -> str:
+    """What people call a method's base configuration: as its preset, unless the file fixes other values."""
+    preset = spec.methods[method]
+    own = spec.all_defaults(method) != preset_values(method, preset, spec.detector)
+    return f"{chain_name(method, preset)} with own values" if own else chain_name(method, preset)
+
+
 def final(spec: SweepSpec, config: TrialConfig, seed: int, scenario: Scenario) -> TrialConfig:
     """`config` on a scenario and the budget of the final training, under one of its seeds."""
     budget = spec.promotion

@@ -121,6 +121,13 @@ def test_after_a_killed_driver_the_same_runs_go_on(uri: str) -> None:
     assert (left.data.tags["verdict"], left.data.tags["message"]) == ("failed", "open when the sweep ended")
 
 
+def test_metrics_of_a_sweep_leave_its_state_alone(uri: str) -> None:
+    run_sweep(uri).start_sweep("", SCOPE, T0 + 300)
+    Runs(uri, "erd digits").log_sweep({"final/ap_all": 0.5}, T0 + 400)
+    sweep = the_run(uri, level="sweep")
+    assert (sweep.info.status, sweep.data.metrics["final/ap_all"]) == ("RUNNING", 0.5)
+
+
 def test_trials_that_the_search_forgot_go_with_their_steps(uri: str) -> None:
     runs = Runs(uri, "erd digits")
     runs.start_sweep("", SCOPE, T0)

@@ -9,7 +9,7 @@ import pytest
 
 from search_spaces.params import covers
 from sweeps.searcher import IncrementalSearch
-from sweeps.work import STUDENT_ALONE, base_config, compared, response_floor, runtime, teachers
+from sweeps.work import STUDENT_ALONE, base_config, base_name, compared, response_floor, runtime, teachers
 from tests.sweeps.sweep_files import spec_of
 from trainables.catalog import METHODS
 from trainables.datasets import Split, Splits
@@ -97,3 +97,18 @@ def test_assistants_are_taught_as_the_sweep_says(splits: Splits) -> None:
     assert (student.first_step, student.seed, first.base_seed) == (0, 3, 3)
     alone = compared(spec, splits)[STUDENT_ALONE]
     assert alone.teacher is None
+
+
+@pytest.mark.parametrize(
+    ("fixed", "preset", "name"),
+    [
+        ({}, None, "erd fixed"),
+        ({}, "erd_2023", "erd_2023"),
+        ({"lambda_box": 5.0}, None, "erd fixed with own values"),
+        ({"weight_decay": 0.01}, "erd_2023", "erd_2023 with own values"),
+    ],
+)
+def test_a_row_has_a_presets_name_only_where_it_has_its_values(
+    fixed: dict[str, Any], preset: str | None, name: str
+) -> None:
+    assert base_name(spec_of(fixed=fixed, preset=preset), "erd") == name
