@@ -53,6 +53,7 @@ def connect(uri: str) -> MlflowClient:
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_UV_AUTO_DETECT": "false",  # models would hold the uv.lock of whatever folder this is
     }.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient  # after the variables: some are read at import

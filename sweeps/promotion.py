@@ -12,11 +12,12 @@ from sweeps.cluster import connect_ray
 from sweeps.driver import only_driver
 from sweeps.interruption import interruptible
 from sweeps.leaders import joined
+from sweeps.model_page import provenance
 from sweeps.preflight import Preflight
 from sweeps.progress import Display, shown
 from sweeps.recorder import flat_params, now_ms, record_event, scope_tags
 from sweeps.references import REFERENCE_METRICS, Tasks, base_tasks, joint_tasks, teacher_scores
-from sweeps.registry import Registration, champion_name, register
+from sweeps.registry import Candidate, Registration, champion_name, register
 from sweeps.results import Trial, best_trial, reference_prefix, searched, typed_params
 from sweeps.show import result_table
 from sweeps.spec import SweepSpec
@@ -177,8 +178,10 @@ def _record(
             means = {name: sum(scores[name]) / len(scores[name]) for name in REFERENCE_METRICS if name in scores}
             name = f"test/{reference_prefix(spec.report_scenarios, scenario)}{row}"
             tracker.log_reference(name, means, len(scenario.steps) - 1)
-        reached = [spec.objective.value(events) for events in chains]
-        registrations.append(_registered(spec, config, scenario, sum(reached) / len(reached), run_ids[0], runtime))
+        score = sum(spec.objective.value(events) for events in chains) / len(chains)
+        # The model of the first seed: which one is said before anyone has seen the test split.
+        final = work.final(spec, config, spec.promotion.seeds[0], scenario)
+        registrations.append(_registered(spec, trial, final, rows[scenario], score, run_ids[0], runtime))
     together = [joined(list(best), chains) for chains in zip(*best.values(), strict=True)]
     score = sum(spec.aim.values(events)[0] for events in together) / len(together)
     tracker.log_text(json.dumps({one.name: own for one, own in rows.items()}, indent=1), "result.json")
@@ -212,12 +215,16 @@ def _final_runs(
 
 
 def _registered(
-    spec: SweepSpec, config: TrialConfig, scenario: Scenario, score: float, run_id: str, runtime: Runtime
+    spec: SweepSpec,
+    trial: Trial,
+    final: TrialConfig,
+    rows: Mapping[str, Scores],
+    score: float,
+    run_id: str,
+    runtime: Runtime,
 ) -> Registration:
-    """The model of the first seed: which one is said before anyone has seen the test split."""
-    final = work.final(spec, config, spec.promotion.seeds[0], scenario)
     ray = connect_ray()
-    folder = spec.folder / "export" / scenario.digest[:8]
+    folder = spec.folder / "export" / final.scenario.digest[:8]
     checkpoint: Path = ray.get(ray.remote(export_task).remote(final, runtime, folder))
     tags = {
         **scope_tags(final),
@@ -225,9 +232,18 @@ def _registered(
         "sweep": spec.name,
         "test_data": runtime.scored.digest,
     }
-    name = champion_name(_scenario_name(scenario), spec.detector)
-    sign = 1 if spec.objective.direction == "max" else -1
-    return register(spec.tracking_uri, name, run_id, checkpoint, tags, sign * score, spec.objective.name)
+    own = {f"this version, seed {final.seed}": {name: values[:1] for name, values in rows[BEST].items()}}
+    candidate = Candidate(
+        name=champion_name(_scenario_name(final.scenario), spec.detector),
+        run_id=run_id,
+        checkpoint=checkpoint,
+        tags=tags,
+        facts=provenance(spec, trial, final, runtime.splits),
+        rows={**own, **rows},
+        objective=spec.objective,
+        score=score,
+    )
+    return register(spec.tracking_uri, candidate)
 
 
 def _scenario_name(scenario: Scenario) -> str:
@@ -243,4 +259,4 @@ def _print(
     display.console.print(result_table(rows, title))
     display.say(f"model {registration.name}, version {registration.version}: {registration.decision.reason}")
     if registration.decision:
-        display.say(f"load it: mlflow.artifacts.download_artifacts('models:/{registration.name}@champion')")
+        display.say(f"load it: mlflow.pyfunc.load_model('models:/{registration.name}@champion')")

@@ -60,10 +60,31 @@ def answer(process: subprocess.Popen[Any], url: str, within_s: float = 120.0) ->
 @contextmanager
 def mlflow_server(folder: Path, port: int, database: str, niceness: int = 0) -> Iterator[subprocess.Popen[bytes]]:
     """One that answers, over a database; artifacts go to `mlartifacts` in its folder."""
-    command = ["nice", "-n", str(niceness), sys.executable, "-m", "mlflow", "server"]
-    command += ["--backend-store-uri", database, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = ["server", "--backend-store-uri", database, "--workers", "1"]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes that nobody asks
+    with _mlflow(command, port, folder, quiet, niceness) as server:
+        yield server
+
+
+@contextmanager
+def model_server(model: str, port: int, folder: Path, tracking_uri: str) -> Iterator[subprocess.Popen[bytes]]:
+    """One that answers, of a registered model."""
+    paths = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    command = ["models", "serve", "-m", model, "--env-manager", "local"]
+    with _mlflow(command, port, folder, {**paths, "MLFLOW_TRACKING_URI": tracking_uri}) as server:
+        yield server
+
+
+@contextmanager
+def _mlflow(
+    command: list[str], port: int, folder: Path, environment: dict[str, str], niceness: int = 0
+) -> Iterator[subprocess.Popen[bytes]]:
+    whole = ["nice", "-n", str(niceness), sys.executable, "-m", "mlflow", *command]
+    whole += ["--host", "127.0.0.1", "--port", str(port)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes that nobody asks
-    with running(command, cwd=folder, env=environment, **quiet) as server:
+    with running(whole, cwd=folder, env=os.environ | environment, **quiet) as server:
         answer(server, f"http://127.0.0.1:{port}/health")
         yield server

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import math
 import re
 from collections import defaultdict
 from pathlib import Path
+from urllib.request import Request, urlopen
 
+import cv2
+import mlflow
 import optuna
 import pytest
 import torch
@@ -17,13 +21,21 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 
+from sweeps.spec import stored_spec
 from sweeps.study import study_storage
+from sweeps.work import prepared
 from tests.records import artifact, points, runs_of, the_run
-from tests.smoke.servers import answer, free_port
+from tests.smoke.servers import answer, free_port, model_server
 from tests.smoke.workspace import Workspace
+from trainables import pipelines
+from trainables.catalog import DETECTORS
+from trainables.datasets.detection import DetectionDataset
+from trainables.export import load_exported
+from trainables.prediction import predict
 
 pytestmark = pytest.mark.smoke
 
+CHAMPION = "models:/digits-5+5.gfl_r18_tiny@champion"
 DEFAULTS = {"erd/lambda_cls": 1.0, "erd/alpha_cls": 2.0, "optim/lr_scale": 1.0}
 
 
@@ -122,26 +134,82 @@ def test_a_sweep_is_not_started_twice(swept: Workspace) -> None:
     assert "--resume" in swept.run("run", str(swept.folder / "small.yaml"), status=1)
 
 
-def test_the_champion_is_a_student_alone(swept: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", swept.tracking_uri)  # as a person would who loads the champion
+@pytest.fixture(scope="module")
+def promoted(swept: Workspace) -> Workspace:
     printed = swept.run("promote", "small")
-    assert "first champion" in printed
-    client = MlflowClient(swept.tracking_uri, swept.tracking_uri)
-    version = client.get_model_version_by_alias("digits-5+5.gfl_r18_tiny", "champion")
-    assert {"config_id", "scenario", "detector", "method"} <= set(version.tags)
-    folder = Path(download_artifacts("models:/digits-5+5.gfl_r18_tiny@champion"))
-    (file,) = folder.rglob("*.pth")
-    saved = torch.load(file, weights_only=True)
+    assert "first champion, with ap_all" in printed
+    assert f"mlflow.pyfunc.load_model('{CHAMPION}')" in printed
+    return swept
+
+
+@pytest.fixture
+def champion(promoted: Workspace, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Its checkpoint, as a person finds it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", promoted.tracking_uri)
+    (file,) = Path(download_artifacts(CHAMPION)).rglob("*.pth")
+    return file
+
+
+def test_the_champion_is_a_student_alone(champion: Path) -> None:
+    saved = torch.load(champion, weights_only=True)
     assert saved["meta"]["classes"] == list("0123456789")
     assert sum(tensor.numel() for tensor in saved["state_dict"].values()) < 800_000
-    again = swept.run("promote", "small")
-    assert "is the champion already" in again
-    assert len(runs_of(swept.tracking_uri, sweep="small", role="final")) == 2
-    sweep = the_run(swept.tracking_uri, sweep="small", level="sweep")
-    assert {"joint", "finetune", "best found"} <= set(
-        json.loads(artifact(swept.tracking_uri, sweep, "result.json"))["digits/5+5"]
+
+
+def test_the_registry_says_where_the_champion_comes_from(promoted: Workspace) -> None:
+    client = MlflowClient(promoted.tracking_uri, promoted.tracking_uri)
+    version = client.get_model_version_by_alias("digits-5+5.gfl_r18_tiny", "champion")
+    assert {"config_id", "scenario", "detector", "method", "sweep", "test_data"} <= set(version.tags)
+    lines = version.description.splitlines()
+    assert f"| config_id | `{version.tags['config_id']}` |" in lines
+    assert f"| test annotations | `{version.tags['test_data']}` |" in lines
+    assert {"this version, seed 0", "joint", "finetune", "best found"} <= {
+        line[2:].partition(" |")[0] for line in lines
+    }
+
+
+def test_promoting_again_changes_nothing_and_leaves_the_sweep_as_it_was(promoted: Workspace) -> None:
+    uri = promoted.tracking_uri
+    sweep = the_run(uri, sweep="small", level="sweep")
+    MlflowClient(uri).set_tag(sweep.info.run_id, "verdict", "stopped")  # as of a sweep that was interrupted
+    assert "is the champion already" in promoted.run("promote", "small")
+    assert len(runs_of(uri, sweep="small", role="final")) == 2
+    after = the_run(uri, sweep="small", level="sweep")
+    assert (after.data.tags["verdict"], after.info.end_time) == ("stopped", sweep.info.end_time)
+    assert {"joint", "finetune", "best found"} <= set(json.loads(artifact(uri, after, "result.json"))["digits/5+5"])
+    assert "best found" in artifact(uri, after, "report.html")
+
+
+def test_the_champion_detects_without_this_projects_names(
+    promoted: Workspace, champion: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = prepared(stored_spec("small", promoted.folder / "runs")).test
+    names, images = tuple("0123456789"), split.coco["images"]
+    dataset = DetectionDataset(
+        split.coco, split.images, names, pipelines.test_pipeline(DETECTORS["gfl_r18_tiny"].recipe), test_mode=True
     )
-    assert "best found" in artifact(swept.tracking_uri, sweep, "report.html")
+    expected = predict(load_exported(champion), dataset, range(10), 1)
+    paths = [split.images / image["file_name"] for image in images]
+    model, contents = mlflow.pyfunc.load_model(CHAMPION), [path.read_bytes() for path in paths]
+    found = model.predict({"image": contents})
+    assert len(expected) > 0
+    assert [(row["image_id"], row["bbox"], row["score"], str(row["category_id"])) for row in expected] == [
+        (image["id"], [x1, y1, x2 - x1, y2 - y1], score, name)
+        for image, one in zip(images, found, strict=True)
+        for (x1, y1, x2, y2), score, name in zip(one["boxes"], one["scores"], one["classes"], strict=True)
+    ]
+    assert model.predict({"image": [cv2.imread(str(path))[..., ::-1] for path in paths]}) == found
+    assert len(model.predict(model.input_example)) == 1
+
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))  # they decide the last bits
+    port = free_port()
+    with model_server(CHAMPION, port, promoted.folder, promoted.tracking_uri):
+        texts = [base64.b64encode(content).decode() for content in contents]
+        for body in ({"inputs": texts}, {"dataframe_split": {"columns": ["image"], "data": [[one] for one in texts]}}):
+            request = Request(f"http://127.0.0.1:{port}/invocations", json.dumps(body).encode())
+            request.add_header("Content-Type", "application/json")
+            with urlopen(request, timeout=60) as said:
+                assert json.load(said)["predictions"] == found
 
 
 def test_a_trial_that_explodes_fails_alone_and_says_why(swept: Workspace) -> None:
