@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 from ray.tune.utils.util import unflatten_dict
@@ -149,6 +150,9 @@ class IncrementalSearch(Searcher):
         return self._study.ask()
 
     def _begin(self, known: Known) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            self._study.set_metric_names([one.name for one in self._spec.aim.objectives])
         for observation in known.observations:
             self._observe(observation)
         for point in self._spec.first_points():

@@ -6,10 +6,12 @@ process that writes to MLflow copies it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -53,7 +55,8 @@ class StudyCopy:
         if self._source is None:
             backend = JournalFileBackend(str(self._journal))
             self._source = optuna.load_study(study_name=self._name, storage=JournalStorage(backend))
-        trials = self._source.get_trials(deepcopy=False)
+        if not (trials := self._source.get_trials(deepcopy=False)):
+            return
         storage = self._storage or self._opened(self._source, trials)
         copies = storage.get_all_trials(self._study_id, deepcopy=False)
         for trial in trials[self._done :]:
@@ -77,6 +80,10 @@ class StudyCopy:
         if not _became(copy.get_trials(deepcopy=False), trials):
             optuna.delete_study(study_name=self._name, storage=storage)
             copy = optuna.create_study(study_name=self._name, storage=storage, directions=source.directions)
+        if source.metric_names:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                copy.set_metric_names(source.metric_names)
         self._study_id, self._done, self._storage = copy._study_id, 0, storage
         return storage
 
