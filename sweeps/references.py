@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from sweeps.progress import Display, duration
 from sweeps.spec import SweepSpec
 from trainables.catalog import METHODS
 from trainables.config import Runtime, TrialConfig
+from trainables.environment import printing_into
 from trainables.errors import in_a_line
 from trainables.records import PROGRESS_FILE, chain_metrics, known_score
 from trainables.store import Store
@@ -33,6 +35,7 @@ class Tasks:
     def __init__(self, ray: Any, spec: SweepSpec, display: Display, what: str = "reference") -> None:
         self._ray, self._display, self._what = ray, display, what
         own = spec.resources.of_process
+        self._logs = spec.folder / "logs"
         self._options = {"num_cpus": own["CPU"], "num_gpus": own["GPU"], "max_retries": 2}
         self.spent_s = 0.0
         self._names: dict[Any, str] = {}
@@ -46,7 +49,8 @@ class Tasks:
             optional: the others can do without its result.
         """
         task = self._ray.remote(num_returns=2, **self._options)(_timed)
-        reference, seconds = task.remote(function, *arguments)
+        log = self._logs / f"{re.sub(r'[^A-Za-z0-9.+-]+', '_', name)}.txt"
+        reference, seconds = task.remote(log, function, *arguments)
         self._names[reference], self._seconds[reference] = name, seconds
         if optional:
             self._optional.add(name)
@@ -71,9 +75,10 @@ class Tasks:
         return results
 
 
-def _timed(function: Any, *arguments: Any) -> tuple[Any, float]:
+def _timed(log: Path, function: Any, *arguments: Any) -> tuple[Any, float]:
     begin = time.perf_counter()
-    return function(*arguments), time.perf_counter() - begin
+    with printing_into(log):
+        return function(*arguments), time.perf_counter() - begin
 
 
 def _under_way(steps: Mapping[str, Path]) -> str:
@@ -84,7 +89,7 @@ def _under_way(steps: Mapping[str, Path]) -> str:
         except (OSError, ValueError):
             continue
         lines.append(f"{name} {progress['done']}/{progress['of']} epochs, {duration(progress['left_s'])} left")
-    return f"; {', '.join(lines)}" if lines else ""
+    return f"; {'; '.join(lines)}" if lines else ""
 
 
 class References:

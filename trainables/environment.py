@@ -6,7 +6,11 @@ import contextlib
 import gc
 import importlib.metadata
 import io
+import os
+import sys
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 
 from trainables.errors import PalimpsestError
 
@@ -69,6 +73,28 @@ def prepare_process(threads: int) -> None:
     torch.set_num_threads(threads)
     gc.collect()
     gc.freeze()
+
+
+@contextlib.contextmanager
+def printing_into(file: Path) -> Iterator[None]:
+    """Append to `file` all that this process prints meanwhile, compiled code and its own children included."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    kept = os.dup(1), os.dup(2)
+    try:
+        with file.open("ab") as log:
+            _print_into(log.fileno(), log.fileno())
+        yield
+    finally:
+        _print_into(*kept)
+        for copy in kept:
+            os.close(copy)
+
+
+def _print_into(stdout: int, stderr: int) -> None:
+    for stream, number, target in ((sys.stdout, 1, stdout), (sys.stderr, 2, stderr)):
+        with contextlib.suppress(OSError):  # a full disk
+            stream.flush()
+        os.dup2(target, number)
 
 
 def release_memory() -> None:

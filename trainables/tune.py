@@ -14,6 +14,7 @@ from typing import Any
 from search_spaces.params import METHOD, OPTIM
 from trainables.config import Runtime, TrialConfig
 from trainables.devices import on_devices, report
+from trainables.environment import printing_into
 from trainables.errors import TrainingError, in_a_line, one_line
 from trainables.files import written_whole
 from trainables.history import adopt_state, checkpoint_folder, read_history
@@ -25,6 +26,8 @@ OBJECTIVE = "objective"
 VALUES, EXCESSES, PARTS, EVENT = "objectives", "excesses", "parts", "event"
 PROGRESS = "progress"
 FAILURE = "failure"
+LOG = "log.txt"
+"""Beside a trial's events: what its process printed, packages included."""
 PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT)
 WAITS_S = (5.0, 15.0, 60.0, 300.0)
 
@@ -80,8 +83,8 @@ def tune_trial(
     except Exception as error:
         if passing(error) or isinstance(error, RayError):  # one of several devices was lost
             raise
-        with written_whole(file.with_name("error.txt")) as aside:
-            aside.write_text(traceback.format_exc(), encoding="utf-8")
+        with printing_into(file.with_name(LOG)):
+            traceback.print_exc()
         progress = max((event[PROGRESS] for event in read(file)), default=0)
         tune.report({OBJECTIVE: math.nan, PROGRESS: progress, FAILURE: _in_words(error, file)})
     finally:  # Tune ends a stopped trial by raising in `report`
@@ -92,13 +95,14 @@ def tune_trial(
 def _report_trial(
     config: TrialConfig, runtime: Runtime, aim: Aim, file: Path, copied: bool, scenarios: Sequence[Scenario]
 ) -> None:
-    from trainables.trial import run_trial
+    with printing_into(file.with_name(LOG)):
+        from trainables.trial import run_trial
 
-    reporter = _Reporter(file, aim, config, runtime if copied else None)
-    for scenario in scenarios or (config.scenario,):
-        if scenarios:
-            reporter.begin(replace(config, scenario=scenario))
-        run_trial(reporter.config, runtime, reporter)
+        reporter = _Reporter(file, aim, config, runtime if copied else None)
+        for scenario in scenarios or (config.scenario,):
+            if scenarios:
+                reporter.begin(replace(config, scenario=scenario))
+            run_trial(reporter.config, runtime, reporter)
 
 
 def passing(error: BaseException) -> bool:
@@ -130,7 +134,7 @@ def _in_words(error: Exception, events: Path) -> str:
         return str(error)
     if isinstance(error, MemoryError) or "out of memory" in str(error):
         return f"out of memory: {in_a_line(error)}"
-    return f"{one_line(error)} (see {events.with_name('error.txt')})"
+    return f"{one_line(error)} (see {events.with_name(LOG)})"
 
 
 def _gone_on(config: TrialConfig, runtime: Runtime, events: Path) -> TrialConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,19 @@ try:
     require_ops()
 except PalimpsestError as error:
     print(error)
+"""
+PRINTING = """
+import logging, os, pathlib, subprocess, sys
+from trainables.environment import printing_into
+for number in range(2):
+    print("before")
+    with printing_into(pathlib.Path(sys.argv[1])):
+        print("printed")
+        logging.warning("logged")
+        os.write(1, b"compiled\\n")
+        subprocess.run(["echo", "child"])
+        if number:
+            raise SystemExit("ended")
 """
 
 
@@ -40,6 +54,13 @@ def test_operations_without_cuda_are_refused_where_torch_sees_a_gpu(monkeypatch:
     with pytest.raises(PalimpsestError, match="FORCE_CUDA=1 uv sync --reinstall-package onedl-mmcv") as raised:
         require_ops()
     assert len(raised.value.problems) == 1
+
+
+def test_all_that_a_process_prints_meanwhile_is_appended_to_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "log.txt"
+    ended = subprocess.run([sys.executable, "-c", PRINTING, str(file)], check=False, capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("before\nbefore\n", "ended\n")
+    assert sorted(file.read_text().splitlines()) == sorted(["printed", "WARNING:root:logged", "compiled", "child"] * 2)
 
 
 @pytest.mark.gpu
