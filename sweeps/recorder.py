@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -83,7 +84,8 @@ class Ended:
 class Recorder(Callback):
     """Tune's callback. Nothing it does can end the search: the tracker keeps its failures to itself.
 
-    Tune only ever adds to its list of trials: a trial's place in it is its number.
+    Tune only ever adds to its list of trials: a trial's place in it is its number. A restored list begins with what
+    ended last, and is put into the order in which its trials were made.
 
     Attributes:
         ended: when the search is over, the trials that ended, under whatever driver.
@@ -177,7 +179,8 @@ class Recorder(Callback):
 
     def _meet(self, trials: list[Trial]) -> None:
         """Number trials that are new to this driver, and count those that ended under an earlier one."""
-        self.numbers |= {trial.trial_id: number for number, trial in enumerate(trials, len(self.numbers))}
+        made = sorted(trials, key=_made)
+        self.numbers |= {trial.trial_id: number for number, trial in enumerate(made, len(self.numbers))}
         earlier = [trial for trial in trials if trial.is_finished()]
         for trial in sorted(earlier, key=lambda trial: (trial.last_result or {}).get("timestamp", 0)):
             verdict = verdict_of(trial, self.spec.max_progress)
@@ -237,6 +240,12 @@ class Recorder(Callback):
         label = f"trial {self.numbers[trial.trial_id]}"
         self.count.end(trial.trial_id, verdict, value, label)
         return label
+
+
+def _made(trial: Trial) -> int:
+    """Grows with each trial that Tune makes, over all drivers."""
+    count = re.match(r"\d*", trial.experiment_tag)
+    return int(count[0]) if count and count[0] else 0
 
 
 def verdict_of(trial: Trial, max_progress: int) -> Verdict:
