@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -29,7 +30,12 @@ class _Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except PalimpsestError as error:
-            click.echo(str(error), err=True)
+            from sweeps.terminal import console, say
+
+            say(console(stderr=True), str(error))
+            raise SystemExit(1) from None
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command begins again", err=True)
             raise SystemExit(1) from None
 
 
@@ -119,7 +125,7 @@ def run(spec: Path, resume: bool, max_concurrent: int | None, max_failures: int)
     ]
     from sweeps.progress import Display
 
-    with Display() as display:
+    with Display(again=f"sweeps run {spec} --resume") as display:
         if len(specs) > 1:
             from sweeps.side_by_side import run_sweeps
 
@@ -172,7 +178,7 @@ def promote(name: str, trial: str | None, storage: Path | None) -> None:
     from sweeps.progress import Display
     from sweeps.promotion import promote_sweep
 
-    with Display() as display:
+    with Display(again=f"sweeps promote {name}") as display:
         promote_sweep(spec, trial, display)
 
 
@@ -275,4 +281,5 @@ def ui(port: int, tracking_uri: str | None) -> None:
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     # Not as an argument, which every user of the machine can read: an address may hold a password.
     environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": uri}
-    raise SystemExit(subprocess.call(command, env=environment))
+    with contextlib.suppress(KeyboardInterrupt):  # which is how it ends
+        raise SystemExit(subprocess.call(command, env=environment))

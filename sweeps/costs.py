@@ -42,8 +42,9 @@ def hours(spec: SweepSpec, spent_s: float) -> dict[str, float]:
 def hours_line(spent: Mapping[str, float], unit: str) -> str:
     """`hours` in words."""
     told = {name.removeprefix(f"{unit}_hours_"): f"{value:.2f}" for name, value in spent.items()}
-    by = ", ".join(f"{name.removeprefix('saved_')} {told[name]}" for name in SAVED_BY)
-    return f"{unit}-hours: references {told['references']}, trials {told['spent']}, saved {told['saved']} ({by})"
+    by = ", ".join(f"{name.removeprefix('saved_')} {told[name]}" for name in SAVED_BY if told[name] != "0.00")
+    saved = f"{told['saved']} ({by})" if by else told["saved"]
+    return f"{unit}-hours: references {told['references']}, trials {told['spent']}, saved {saved}"
 
 
 def add_references(spec: SweepSpec, seconds: float) -> None:

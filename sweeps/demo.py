@@ -15,7 +15,7 @@ from sweeps.spec import CONFIGS, SweepSpec, load_spec
 def run_demo() -> None:
     """Search and promote the shipped demo sweep, and say how to go on. An interrupted demo is gone on with."""
     spec = load_spec(CONFIGS / "demo.yaml")
-    with Display() as display:
+    with Display(again="sweeps demo") as display:
         run_sweep(spec, resume=True, display=display)
         promote_sweep(spec, None, display)
         display.say("every trial and step, in MLflow: uv run sweeps ui")

@@ -16,13 +16,13 @@ class InterruptionError(PalimpsestError):
 
 
 @contextmanager
-def interruptible(subject: str, remedy: str) -> Iterator[None]:
+def interruptible(subject: str, again: str) -> Iterator[None]:
     """SIGTERM is taken like Ctrl-C, which Tune answers by saving its state. To be entered once Ray is connected, which
     takes SIGTERM for itself.
 
     Args:
         subject: what is interrupted.
-        remedy: the command that goes on.
+        again: the command that goes on.
 
     Raises:
         InterruptionError: in place of `KeyboardInterrupt`.
@@ -33,7 +33,7 @@ def interruptible(subject: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise InterruptionError(subject, [f"interrupted; go on with {remedy}"]) from None
+        raise InterruptionError(subject, [f"interrupted; go on with `{again}`"]) from None
     finally:
         if main:
             signal.signal(signal.SIGTERM, before)

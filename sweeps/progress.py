@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a line an event, and on a terminal one live line below."""
+"""What a person sees while a sweep runs: a line an event, and below it on a terminal one that changes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from types import TracebackType
 from rich.console import Console
 from rich.text import Text
 
+from sweeps.terminal import console as standard_output
+from sweeps.terminal import on_terminal, say
 from trainables.objectives import COSTS, Objective
+
+QUIET_S = 300.0
+"""A file in which nothing was said for so long is told how far things are."""
 
 
 def duration(seconds: float) -> str:
@@ -27,32 +32,43 @@ def shown(metric: str, value: float) -> str:
 
 
 class Display:
-    """Lines that stay and, on a terminal, a line that changes. Used as a context."""
+    """Lines that stay and, on a terminal, a line that changes. Used as a context.
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
-        self._status = self.console.status("")
-        self._began = time.monotonic()
+    Args:
+        again: the command that goes on with what is interrupted.
+    """
+
+    def __init__(self, console: Console | None = None, again: str = "sweeps run FILE --resume") -> None:
+        self.again, self.console = again, console or standard_output()
+        self._line = "starting"
+        self._status = self.console.status(self) if on_terminal(self.console) else None
+        self._began = self._said = time.monotonic()
 
     def __enter__(self) -> Display:
-        if self.console.is_terminal:
+        if self._status:
             self._status.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._status.stop()
+        if self._status:
+            self._status.stop()
 
-    def say(self, line: str) -> None:
-        """Print a line that stays."""
-        self.console.print(line, markup=False, soft_wrap=True)
+    def say(self, line: str, now: str = "") -> None:
+        """Print a line that stays, with what `now` would tell where there is no live line."""
+        self._said = time.monotonic()
+        say(self.console, line if self._status or not now else f"{line} | {now}")
 
     def now(self, line: str) -> None:
-        """Change the live line, where there is one."""
-        if not self.console.is_terminal:
-            return
-        self._status.update(Text(f"{line}  ({duration(time.monotonic() - self._began)} so far)"))
+        """Change the live line; where there is none, print it if nothing was said for long."""
+        self._line = line
+        if not self._status and time.monotonic() - self._said >= QUIET_S:
+            self.say(str(self.__rich__()))
+
+    def __rich__(self) -> Text:
+        """The live line, and the time so far."""
+        return Text(f"{self._line} ({duration(time.monotonic() - self._began)})")
 
 
 class TrialCount:

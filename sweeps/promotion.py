@@ -50,7 +50,7 @@ def promote_sweep(spec: SweepSpec, which: str | None, display: Display) -> list[
     """
     with only_driver(spec.name, spec.folder):
         connect_ray()
-        with interruptible(spec.name, f"`sweeps promote {spec.name}`"):
+        with interruptible(spec.name, display.again):
             return _promote(spec, which, display)
 
 

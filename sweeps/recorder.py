@@ -103,7 +103,7 @@ class Recorder(Callback):
         self.spec, self.bases, self.tracker, self.display, self.count = spec, bases, tracker, display, count
         self.spending = Spending(spec)
         self.numbers: dict[str, int] = {}
-        self.spent_s = 0.0
+        self.spent_s, self._told_s = 0.0, 0.0
         self.ended: list[Ended] = []
 
     @property
@@ -121,7 +121,6 @@ class Recorder(Callback):
             tags |= {"scenario": ", ".join(one.name for one in self.spec.scenarios), "pooled": self.spec.aim.pooled}
         self.tracker.start_trial(trial.trial_id, flat_params(config), tags, now_ms(), f"trial {number}")
         self.count.start(trial.trial_id)
-        self.display.now(self._line())
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -137,7 +136,12 @@ class Recorder(Callback):
                 self.tracker.log_trial(trial.trial_id, self._of_scenarios(event, result), {}, now_ms())
             if "schedule" in event:
                 self.tracker.log_trial(trial.trial_id, {}, {"schedule": json.dumps(event["schedule"])}, now_ms())
-        self.display.now(self._line())
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Say how far the search is, once a second."""
+        if (time_s := time.monotonic()) - self._told_s >= 1:
+            self._told_s = time_s
+            self.display.now(self._line())
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Close the trial's run as finished or, before the end of the clock, as stopped."""
@@ -149,6 +153,7 @@ class Recorder(Callback):
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """Say again how each trial ended, which an earlier driver may not have recorded, and drop what Tune forgot."""
+        self.display.now("saving")
         self._meet(trials[len(self.numbers) :])
         for trial in trials:
             if trial.is_finished() and trial.trial_id not in self.count.running:
@@ -215,7 +220,7 @@ class Recorder(Callback):
         label = self._count(trial, verdict)
         at = "" if verdict == "finished" else f" after {result.get(PROGRESS, 0)} of {self.spec.max_progress} epochs"
         values = f"  {self._values(result)}" if VALUES in result else ""
-        self.display.say(f"{label:>9} {verdict}{at}{values}{f'  {reason}' if reason else ''}  | {self._line()}")
+        self.display.say(f"{label:>9} {verdict}{at}{values}{f'  {reason}' if reason else ''}", self._line())
 
     def _spend(self, trial: Trial, verdict: Verdict) -> None:
         result = trial.last_result or {}

@@ -63,7 +63,7 @@ def run_sweep(spec: SweepSpec, resume: bool, display: Display) -> None:
     _claim(spec, resume)
     with only_driver(spec.name, spec.folder):
         ray = connect_ray()
-        with interruptible(spec.name, "`sweeps run FILE --resume`"):
+        with interruptible(spec.name, display.again):
             _run(spec, ray, display)
 
 
@@ -169,7 +169,7 @@ def _finish(spec: SweepSpec, tracker: Tracker, recorder: Recorder, store: Store,
         reasons = [f"trial {trial.number}: {trial.reason}" for trial in recorder.ended]
         raise PalimpsestError(spec.name, [f"every trial failed; when that is mended, {remedy}", *reasons])
     if not recorder.complete:
-        raise InterruptionError(spec.name, [f"interrupted with {done} done; go on with `sweeps run FILE --resume`"])
+        raise InterruptionError(spec.name, [f"interrupted with {done} done; go on with `{display.again}`"])
     if len(recorder.ended) < spec.trials:
         display.say(f"ended with {done}: the budget of {recorder.spending.exhausted()} is spent")
 
@@ -233,7 +233,7 @@ def _search(
     except CheckpointError:
         raise
     except (OSError, tune.TuneError) as error:
-        remedy = "when that is mended, go on with `sweeps run FILE --resume`"
+        remedy = f"when that is mended, go on with `{recorder.display.again}`"
         raise PalimpsestError(spec.name, [f"the search cannot go on ({one_line(error)}); {remedy}"]) from error
 
 

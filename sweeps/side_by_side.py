@@ -49,7 +49,7 @@ def run_sweeps(specs: Sequence[SweepSpec], resume: bool, display: Display) -> No
     share, rest = divmod(slots(specs[0], ray), len(specs))
     uri = specs[0].tracking_uri
     answered(uri, lambda: connect(uri).search_experiments())  # one creates a database, not all at once
-    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "COLUMNS": "140"}
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     processes, relays = {}, []
     for number, spec in enumerate(specs):
         command = [sys.executable, "-c", CHILD, "run", str(_written(spec))]
@@ -67,7 +67,7 @@ def run_sweeps(specs: Sequence[SweepSpec], resume: bool, display: Display) -> No
         processes[spec.name] = process
         relays.append(threading.Thread(target=_relay, args=(spec.name, process, display), daemon=True))
         relays[-1].start()
-    with interruptible(", ".join(processes), "`sweeps run FILE --resume`"):
+    with interruptible(", ".join(processes), display.again):
         try:
             statuses = _waited(processes)
         finally:

@@ -50,7 +50,7 @@ def test_a_sweep_is_launched_stopped_gone_on_with_and_taken_down(hosts: Hosts) -
     submit(hosts, "first")
     wait_for(hosts, "first", "2/12 done")
     at_desk(hosts, "job", "stop", *JOBS, "first")
-    assert "go on with `sweeps run FILE --resume`" in logs(hosts, "first")
+    assert "my_sweep.yaml --resume`" in logs(hosts, "first")
     submit(hosts, "second")
     wait_for(hosts, "second", "12 finished")
     assert nodes_of_trials(hosts) == {HEAD, WORKER}

@@ -25,13 +25,15 @@ def test_interrupted_then_killed_and_gone_on_with_equals_an_undisturbed_sweep(wo
         until(interrupted, "1/3 done")
         interrupted.send_signal(signal.SIGTERM)  # taken like Ctrl-C
         printed = ended(interrupted, status=1)
-    assert "rough: interrupted with 1 of 3 trials done; go on with `sweeps run FILE --resume`" in printed
+    assert f"rough: interrupted with 1 of 3 trials done; go on with `sweeps run {spec} --resume`" in printed
 
     with workspace.running("run", str(spec), "--resume") as killed:
-        until(killed, "2/3 done")
+        until(killed, "  trial 1 finished")
         kill(killed)
 
-    assert "3 finished" in workspace.run("run", str(spec), "--resume")
+    printed = workspace.run("run", str(spec), "--resume")
+    assert "  trial 2 finished" in printed
+    assert "3 finished" in printed
     assert len(workspace.figures("calm")) == 3
     assert workspace.figures("rough") == workspace.figures("calm")
     study = optuna.load_study(

@@ -38,11 +38,16 @@ pytestmark = pytest.mark.smoke
 CHAMPION = "models:/digits-5+5.gfl_r18_tiny@champion"
 DEFAULTS = {"erd/lambda_cls": 1.0, "erd/alpha_cls": 2.0, "optim/lr_scale": 1.0}
 
+OURS = (
+    r"trial 0: learning rate|\w+: a table of|reference [a-z ]+: done|  trial \d finished  |small: |core-hours: |next: "
+)
+
 
 @pytest.fixture(scope="module")
 def swept(workspace: Workspace) -> Workspace:
     printed = workspace.run("run", str(workspace.write_spec("small")))
     assert "2 finished" in printed
+    assert [line for line in printed.splitlines() if not re.match(OURS, line)] == []
     return workspace
 
 
@@ -93,7 +98,11 @@ def test_the_sweep_run_tells_spec_versions_references_and_cost(swept: Workspace,
 
 
 def test_the_study_knows_each_trial_once(swept: Workspace) -> None:
-    study = optuna.load_study(study_name="small", storage=study_storage(swept.folder / "runs" / "sweeps" / "small"))
+    folder = swept.folder / "runs" / "sweeps" / "small"
+    study = optuna.load_study(study_name="small", storage=study_storage(folder))
+    copy = optuna.load_study(study_name="small", storage=f"sqlite:///{folder}/study.db")  # which the dashboard opens
+    assert study.metric_names == copy.metric_names == ["ap_all"]
+    assert [trial.values for trial in study.trials] == [trial.values for trial in copy.trials]
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
     assert study.trials[0].params == DEFAULTS
 
@@ -128,6 +137,15 @@ def test_ui_serves_the_workspaces_records(swept: Workspace) -> None:
         assert b"<title>MLflow" in answer(server, url)
         found = answer(server, f"{url}/api/2.0/mlflow/experiments/get-by-name?experiment_name=small")
     assert json.loads(found)["experiment"]["lifecycle_stage"] == "active"
+
+
+def test_what_packages_say_is_in_logs_of_trials_and_references(swept: Workspace) -> None:
+    folder = swept.folder / "runs" / "sweeps" / "small"
+    logs = {path.name: path.read_text() for path in folder.glob("logs/*")}
+    assert set(logs) == {"base_step.txt", "joint.txt", "tables.txt", "finetune.txt"}
+    of_trials = [path.read_text() for path in folder.glob("trials/*/log.txt")]
+    assert len(of_trials) == 2
+    assert "OneDL" in "".join([*logs.values(), *of_trials])  # which mmdet misses
 
 
 def test_a_sweep_is_not_started_twice(swept: Workspace) -> None:

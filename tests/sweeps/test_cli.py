@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,18 @@ def test_options_that_would_do_nothing_are_refused(tmp_path: Path) -> None:
         answer = CliRunner().invoke(main, arguments)
         assert answer.exit_code == 2
         assert why in answer.output
+
+
+def test_ctrl_c_leaves_a_line_that_says_how_to_go_on(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mine.yaml")
+    # A shell that starts a command with `&` has it ignore Ctrl-C.
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {ENTRY}"
+    command = [sys.executable, "-c", code, "check", str(tmp_path / "mine.yaml")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with (tmp_path / "mine.yaml").open("w"):  # once the command reads it
+        process.send_signal(signal.SIGINT)
+        printed = process.communicate()
+    assert (process.returncode, *printed) == (1, "", "interrupted; the same command begins again\n")
 
 
 @pytest.mark.parametrize("verb", main.commands)

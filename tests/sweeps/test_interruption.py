@@ -32,7 +32,7 @@ def test_signals_are_told_in_a_line_that_says_how_to_go_on(
 ) -> None:
     signal.signal(signal.SIGINT, handler)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(InterruptionError) as raised, interruptible("good", "`sweeps run FILE --resume`"):
+    with pytest.raises(InterruptionError) as raised, interruptible("good", "sweeps run good.yaml --resume"):
         signal.raise_signal(number)
-    assert str(raised.value) == "good: interrupted; go on with `sweeps run FILE --resume`"
+    assert str(raised.value) == "good: interrupted; go on with `sweeps run good.yaml --resume`"
     assert signal.getsignal(signal.SIGTERM) is before

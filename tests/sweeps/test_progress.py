@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 
 import pytest
 from rich.console import Console
@@ -84,9 +85,64 @@ def test_a_trial_that_starts_again_is_one_trial(clock: Clock) -> None:
     assert count.line() == "1/2 done, 0 running, best 50.0 (trial 0), 2 min left"
 
 
-def test_a_pipe_gets_lines_and_no_markup_is_read() -> None:
+class Terminal(io.StringIO):
+    """A terminal that remembers what was sent to it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("color", [{}, {"FORCE_COLOR": "1"}])
+def test_a_file_gets_whole_lines_without_control_characters_or_markup(color: dict[str, str], clock: Clock) -> None:
+    out = io.StringIO()
+    with Display(Console(file=out, width=20, highlight=False, _environ=color)) as display:
+        display.now("0/1 done, 1 running")
+        display.say("trial 0 [red] finished", "1/1 done, 0 running")
+    assert out.getvalue() == "trial 0 [red] finished | 1/1 done, 0 running\n"
+
+
+def test_a_file_is_told_now_and_then_how_far_things_are(clock: Clock) -> None:
     out = io.StringIO()
     with Display(Console(file=out)) as display:
-        display.now("under way")
-        display.say("trial 0 [red] finished")
-    assert out.getvalue() == "trial 0 [red] finished\n"
+        for clock.now in range(0, 1200, 10):
+            display.now("0/1 done, 1 running")
+            if clock.now == 800:
+                display.say("trial 0 finished")
+    assert out.getvalue().splitlines() == [
+        "0/1 done, 1 running (5 min)",
+        "0/1 done, 1 running (10 min)",
+        "trial 0 finished",
+        "0/1 done, 1 running (18 min)",
+    ]
+
+
+def test_a_terminal_shows_what_is_under_way_and_how_long_it_took_so_far(clock: Clock) -> None:
+    out = Terminal()
+    with Display(Console(file=out, width=80, color_system=None)) as display:
+        display.now("0/1 done, 1 running")
+        clock.now = 720.0
+        display.say("trial 0 finished", "never shown: the live line says it")
+    shown = out.getvalue()
+    assert "0/1 done, 1 running (12 min)" in shown
+    assert "never shown" not in shown
+
+
+def test_lines_on_a_terminal_break_between_words_and_never_inside_a_path(clock: Clock) -> None:
+    out, path = Terminal(), "/storage/sweeps/" + "a-long-name/" * 4 + "log.txt"
+    with Display(Console(file=out, width=40)) as display:
+        display.say(f"  trial 12 failed after 3 of 10 epochs  ValueError (see {path})")
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", out.getvalue()).splitlines()]
+    assert [line for line in lines if line and "starting" not in line] == [
+        "  trial 12 failed after 3 of 10 epochs",
+        "    ValueError (see",
+        f"    {path})",
+    ]
+
+
+def test_a_trial_s_line_fits_into_80_columns(clock: Clock) -> None:
+    count = TrialCount(128, at_once=8, objective=Objective("forgetting"))
+    count.end("a", "finished", 0.123, "trial 100")
+    count.start("b")
+    clock.now = 3600.0
+    count.end("b", "finished", 0.2, "trial 101")
+    assert len(f"⠋ {count.line()} (100 h 00 min)") <= 80
