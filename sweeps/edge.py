@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.console import Console
 from rich.table import Table
 
 from sweeps import work
 from sweeps.spec import load_specs
+from sweeps.terminal import console, say
 from trainables.catalog import DETECTORS
 from trainables.complexity import complexity
 from trainables.edge_score import EdgeExport, Form
@@ -25,7 +25,7 @@ def export_edge(
     Args:
         data: sweep file.
     """
-    spec, console = load_specs(data)[0], Console()
+    spec, out = load_specs(data)[0], console()
     splits = work.prepared(spec)
     with TemporaryDirectory() as temporary:
         exported, _ = export_student(checkpoint, Path(temporary), detector, classes)
@@ -41,17 +41,17 @@ def export_edge(
             edge.write_int8(whole, path)
             forms["ONNX, int8"] = edge.scored(path)
     height, width = edge.size
-    console.print(_table(f"{exported.stem}, {height} x {width} px, {spec.data.kind} test split", forms))
+    out.print(_table(f"{exported.stem}, {height} x {width} px, {spec.data.kind} test split", forms))
     parts = Table("part", title="Multiply-accumulates of one image; behind a frozen backbone, it is shared")
     for column in ("parameters", "MMAC"):
         parts.add_column(column, justify="right")
     for name, part in complexity(student, edge.size).items():
         parts.add_row(name, f"{part.params:,}", f"{part.macs / 1e6:.1f}")
-    console.print(parts)
-    console.print(f"{path if int8 else whole}", soft_wrap=True)
+    out.print(parts)
+    say(out, f"{path if int8 else whole}")
     last = forms["ONNX, int8" if int8 else "ONNX"].footprint
     if int8 and last and last.in_float:
-        console.print(f"in float32 still: {', '.join(last.in_float)}", soft_wrap=True)
+        say(out, f"in float32 still: {', '.join(last.in_float)}")
 
 
 def _table(title: str, forms: dict[str, Form]) -> Table:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from search_spaces.params import METHOD
 from sweeps.progress import duration, shown
 from sweeps.results import EXCESS, OBJECTIVE, Trial, searched
 from sweeps.spec import SweepSpec
+from sweeps.terminal import console, say
 from trainables.objectives import COSTS, DIRECTION_OF
 
 VOC_COLUMNS = {"voc11_ap50_all": "VOC07\nAP50", "voc_area_ap50_all": "VOC12\nAP50"}
@@ -46,7 +46,7 @@ def show_sweep(uri: str, name: str) -> None:
             str(trial.number), *values, _state(trial), duration(trial.hours * 3600),
             *([trial.method, _told(trial, given)] if several else given.values()),
         )  # fmt: skip
-    Console().print(table)
+    console().print(table)
 
 
 def _varied(found: Sequence[Trial]) -> list[str]:
@@ -135,6 +135,6 @@ def show_data(spec: SweepSpec) -> None:
         seen = training_set(train, names)
         listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         table.add_row(str(step + 1), listed, str(len(seen["images"])), str(len(seen["annotations"])))
-    Console().print(table)
+    console().print(table)
     sizes = {name: len(read(getattr(splits, name).annotations)["images"]) for name in ("tune", "test")}
-    Console().print(f"trials are scored on {sizes['tune']} tune images, results on {sizes['test']} test images")
+    say(console(), f"trials are scored on {sizes['tune']} tune images, results on {sizes['test']} test images")

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sweeps.progress import duration
 from sweeps.spec import storage_folder
 from sweeps.spec_file import choices
+from sweeps.terminal import console, say
 from trainables.errors import SpecError
 from trainables.scenarios import CLASS_NAMES
 from trainables.store import DAY_S, Store
@@ -42,7 +42,7 @@ def show_store(root: Path | str, kind: str | None = None) -> None:
         SpecError: there is no such folder or kind, or the URL cannot be used.
     """
     found = [entry for entry in entries(_store(root, kind)) if kind in (None, entry.kind)]
-    Console().print(_table(str(root), found))
+    console().print(_table(str(root), found))
 
 
 def prune_store(root: Path | str, days: float, kind: str | None = None) -> None:
@@ -54,9 +54,9 @@ def prune_store(root: Path | str, days: float, kind: str | None = None) -> None:
     Raises:
         SpecError: there is no such folder or kind, or the URL cannot be used.
     """
-    pruned, console = prune(_store(root, kind), days, kind), Console()
+    pruned, out = prune(_store(root, kind), days, kind), console()
     if pruned.entries:
-        console.print(_table(f"removed from {root}", pruned.entries))
+        out.print(_table(f"removed from {root}", pruned.entries))
     lines = [f"removed {counted(len(pruned.entries), 'entry', 'entries')}, {size_text(_size(pruned.entries))}"]
     if pruned.leftovers:
         of = Counter(path.partition("/")[0] for path in pruned.leftovers)
@@ -66,7 +66,7 @@ def prune_store(root: Path | str, days: float, kind: str | None = None) -> None:
         )
     if pruned.locked:
         lines.append(f"{counted(pruned.locked, 'entry', 'entries')} stayed: locked by a builder")
-    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    say(out, "\n".join(lines))
 
 
 def _store(root: Path | str, kind: str | None) -> Store:

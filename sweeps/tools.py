@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from sweeps.spec import load_specs
+from sweeps.terminal import console
 from trainables.export import export_student, load_exported
 from trainables.timing import gpu_there, threads, timed, untrained
 
@@ -43,4 +43,4 @@ def show_speed(
     for batch_size in batch_sizes:
         found = timed(detector, shape, batch_size, batches, mixed)
         table.add_row(str(batch_size), f"{found.latency_ms:.2f}", f"{found.spread_ms:.2f}", f"{found.images_per_s:.1f}")
-    Console().print(table)
+    console().print(table)
