@@ -46,7 +46,7 @@ model.predict({{"image": [Path("street.jpg").read_bytes()]}})  # or RGB arrays, 
 
 ```
 mlflow models serve -m {uri} --env-manager local --port 5001
-echo '{{"inputs": ["'$(base64 street.jpg)'"]}}' |
+echo '{{"inputs": ["'$(base64 < street.jpg | tr -d '\\n')'"]}}' |
   curl -H 'Content-Type: application/json' -d @- http://127.0.0.1:5001/invocations
 ```
 
