@@ -51,6 +51,7 @@ def test_a_module_takes_what_is_shown(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", [*words, "--help"])
+    monkeypatch.delitem(sys.modules, f"{words[0]}.__main__", raising=False)  # runpy warns of a module that was loaded
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(words[0], run_name="__main__")
     assert ended.value.code == 0
