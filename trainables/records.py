@@ -16,8 +16,8 @@ from trainables.voc_evaluation import MEANS as VOC_MEANS
 
 WEIGHTS_FILE, FACTS_FILE = "weights.pt", "facts.json"
 """Of a step that is done; a table has its facts too."""
-AP_FILE = "ap.json"
-"""Of a score."""
+AP_FILE, PICTURE_FILE = "ap.json", "boxes.jpg"
+"""Of a score; for the picture see `trainables.pictures`."""
 STATE_FILE, PROGRESS_FILE = "state.pt", "progress.json"
 """Of a step under way: all that the rest of it depends on; epochs `done`, `of` how many, seconds `left_s`."""
 
@@ -43,6 +43,13 @@ def known_score(config: TrialConfig, runtime: Runtime, step: int) -> ClassAP:
     """The AP of `step` that the store already holds; empty if it does not."""
     folder = Store(runtime.store).find("scores", score_identity(config, runtime, step))
     return read_json(folder / AP_FILE) if folder else {}
+
+
+def known_picture(store: Path | str, identity: Mapping[str, Any]) -> Path | None:
+    """The picture beside the score with `identity`; None if the store does not hold it."""
+    folder = Store(store).find("scores", identity)
+    path = folder / PICTURE_FILE if folder else None
+    return path if path and path.exists() else None
 
 
 def known_joint_ap(config: TrialConfig, runtime: Runtime) -> dict[str, FloatArray]:

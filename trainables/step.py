@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from mmdet.models import BaseDetector
@@ -19,6 +21,7 @@ from trainables.export import load_exported
 from trainables.files import read_json, write_json
 from trainables.hooks import AfterEpoch
 from trainables.metrics import KINDS
+from trainables.pictures import write_picture
 from trainables.prediction import predict
 from trainables.ranks import announce
 from trainables.records import AP_FILE, FACTS_FILE, WEIGHTS_FILE, ClassAP, score_identity, state_file
@@ -111,24 +114,41 @@ def score(config: TrialConfig, runtime: Runtime, step: int, weights: Path) -> Cl
     def build(folder: Path) -> None:
         detector = build_detector(config.detector, len(config.scenario.seen(step)), config.recipe)
         load_weights(detector, read_weights(weights), str(weights))
-        write_json(folder / AP_FILE, class_ap(on_device(detector, config), config, runtime, step, whole=True))
+        found = _detected(on_device(detector, config), config, runtime, step)
+        ap = _class_ap(found)
+        if is_voc(found.truth):
+            ap |= voc_columns(*found)
+        write_json(folder / AP_FILE, _without_nan(ap))
+        write_picture(folder, found.truth, found.detections, config, runtime, step)
 
     ap: ClassAP = read_json(Store(runtime.store).get("scores", score_identity(config, runtime, step), build) / AP_FILE)
     return ap
 
 
-def class_ap(detector: BaseDetector, config: TrialConfig, runtime: Runtime, step: int, whole: bool = False) -> ClassAP:
-    """AP of `detector` on every image of the runtime's split, for the classes seen by `step`.
+class _Detected(NamedTuple):
+    """What there is and what was found on all images, for the classes with `category_ids`, in label order."""
 
-    Args:
-        whole: with VOC's own columns (`trainables.voc_evaluation.columns`), where the images are VOC's.
-    """
+    truth: steps.Coco
+    detections: list[dict[str, Any]]
+    category_ids: list[int]
+
+
+def class_ap(detector: BaseDetector, config: TrialConfig, runtime: Runtime, step: int) -> ClassAP:
+    """AP of `detector` on every image of the runtime's split, for the classes seen by `step`."""
+    return _without_nan(_class_ap(_detected(detector, config, runtime, step)))
+
+
+def _detected(detector: BaseDetector, config: TrialConfig, runtime: Runtime, step: int) -> _Detected:
     set_nms(detector, config.nms)
     dataset, truth = scored_data(config, runtime, step)
     category_ids = steps.category_ids(truth, config.scenario.seen(step))
-    detections = predict(detector, dataset, category_ids, config.batch_size, runtime.workers)
-    result = evaluate(truth, detections, category_ids).per_class
-    table = {kind: result[kind].tolist() for kind in KINDS}
-    if whole and is_voc(truth):
-        table |= voc_columns(truth, detections, category_ids)
+    return _Detected(truth, predict(detector, dataset, category_ids, config.batch_size, runtime.workers), category_ids)
+
+
+def _class_ap(found: _Detected) -> dict[str, list[float]]:
+    result = evaluate(*found).per_class
+    return {kind: result[kind].tolist() for kind in KINDS}
+
+
+def _without_nan(table: Mapping[str, list[float]]) -> ClassAP:
     return {kind: [None if value != value else value for value in values] for kind, values in table.items()}

@@ -11,14 +11,14 @@ from mmdet.models import BaseDetector
 from trainables.config import Runtime, TrialConfig
 from trainables.environment import prepare_process
 from trainables.metrics import FloatArray
-from trainables.records import chain_metrics, known_joint_ap, voc_means
+from trainables.records import chain_metrics, known_joint_ap, score_identity, voc_means
 from trainables.step import StepResult, class_ap, run_step, teacher_weights
 from trainables.training import build_step_tables
 
 Report = Callable[[dict[str, Any]], None]
 """Receives an event: `progress`, `step` (from 0), `first_step` that the trial trains, `timestamp_ms`, `metrics` (of
 metrics by name; those taken inside a step end in `_mid`), and at the end of a step `classes` (rows of the per-class
-table), `ap_matrix`, `facts`."""
+table), `ap_matrix`, `facts`, and `scored`: what its score in the store depends on."""
 
 
 def run_trial(config: TrialConfig, runtime: Runtime, report: Report) -> list[StepResult]:
@@ -40,7 +40,7 @@ def run_trial(config: TrialConfig, runtime: Runtime, report: Report) -> list[Ste
                 report(_event(config, progress, step, {**metrics, **losses}))
 
         results.append(run_step(config, runtime, step, results[-1] if results else None, after_epoch))
-        report(_step_event(config, results, joint))
+        report(_step_event(config, runtime, results, joint))
     return results
 
 
@@ -58,7 +58,9 @@ def build_tables(config: TrialConfig, runtime: Runtime) -> None:
     build_step_tables(config, runtime, first, base)
 
 
-def _step_event(config: TrialConfig, results: list[StepResult], joint: Mapping[str, FloatArray]) -> dict[str, Any]:
+def _step_event(
+    config: TrialConfig, runtime: Runtime, results: list[StepResult], joint: Mapping[str, FloatArray]
+) -> dict[str, Any]:
     last = results[-1]
     step, names = last.step, config.scenario.class_names
     classes = [
@@ -69,7 +71,8 @@ def _step_event(config: TrialConfig, results: list[StepResult], joint: Mapping[s
     metrics = chain_metrics(config, [result.ap for result in results], joint) | voc_means(last.ap)
     event = _event(config, config.progress_at(step, config.epochs), step, metrics)
     matrix = {"classes": names, "ap": [result.ap["ap"] for result in results]}
-    return event | {"classes": classes, "ap_matrix": matrix, "facts": last.facts}
+    scored = score_identity(config, runtime, step)
+    return event | {"classes": classes, "ap_matrix": matrix, "facts": last.facts, "scored": scored}
 
 
 def _event(config: TrialConfig, progress: int, step: int, metrics: Mapping[str, float]) -> dict[str, Any]:

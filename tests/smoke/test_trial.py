@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 
@@ -24,6 +25,8 @@ from trainables.datasets import Splits
 from trainables.errors import CheckpointError, TrainingError
 from trainables.export import export, load_exported
 from trainables.history import adopt_state, checkpoint_folder, read_history
+from trainables.pictures import PANEL_PX
+from trainables.records import known_picture
 from trainables.scenarios import custom_scenario
 from trainables.step import StepResult
 from trainables.store import Store
@@ -92,6 +95,8 @@ def test_a_chain_of_three_steps_learns_from_each_teacher_with_and_without_tables
     rows = [torch.load(result.weights, weights_only=True)["bbox_head.gfl_cls.weight"].shape[0] for result in results]
     assert rows == [4, 7, 10]
     assert [len(event["classes"]) for event in events] == [4, 7, 10]
+    pictures = [cv2.imread(str(known_picture(tmp_path / "with", event["scored"]))) for event in events]
+    assert [image.shape[1] // PANEL_PX for image in pictures] == [2, 3, 3]  # the base step had no teacher
     assert [event["facts"]["params_teacher"] > 0 for event in events] == [False, True, True]
     held = [4 * event["facts"]["params_teacher"] / 1e6 for event in events]
     assert [event["facts"]["extra_memory_mb"] for event in events] == held
