@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sweeps.costs import HOURS
 from sweeps.spec import SweepSpec
 from trainables.tune import EXCESSES, OBJECTIVE
 
@@ -76,6 +77,6 @@ class Spending:
             yield "hours", budget.hours, budget.hours - (time.time() - self._began) / 3600
         for unit, limit in (("core", budget.core_hours), ("gpu", budget.gpu_hours)):
             if limit:
-                yield f"{unit}-hours", limit, limit - sum(self._seconds.values()) / 3600 * self._units[unit]
+                yield HOURS[unit], limit, limit - sum(self._seconds.values()) / 3600 * self._units[unit]
         if budget.patience:
             yield "trials without a better one", budget.patience, budget.patience - self._since_best

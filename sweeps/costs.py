@@ -11,6 +11,8 @@ from trainables.files import write_json
 from trainables.journal import read
 from trainables.tune import PROGRESS
 
+HOURS = {"core": "core-hours", "gpu": "GPU-hours"}
+"""What people call the hours of a resource."""
 TABLES = ("images", "targets", "responses", "latents")
 SAVED_BY = ("saved_steps", *(f"saved_{kind}" for kind in TABLES), "saved_stopping")
 
@@ -44,7 +46,7 @@ def hours_line(spent: Mapping[str, float], unit: str) -> str:
     told = {name.removeprefix(f"{unit}_hours_"): f"{value:.2f}" for name, value in spent.items()}
     by = ", ".join(f"{name.removeprefix('saved_')} {told[name]}" for name in SAVED_BY if told[name] != "0.00")
     saved = f"{told['saved']} ({by})" if by else told["saved"]
-    return f"{unit}-hours: references {told['references']}, trials {told['spent']}, saved {saved}"
+    return f"{HOURS[unit]}: references {told['references']}, trials {told['spent']}, saved {saved}"
 
 
 def add_references(spec: SweepSpec, seconds: float) -> None:

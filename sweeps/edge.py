@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.table import Table
-
 from sweeps import work
 from sweeps.spec import load_specs
+from sweeps.tables import TextTable
 from sweeps.terminal import console, say
 from trainables.catalog import DETECTORS
 from trainables.complexity import complexity
@@ -42,11 +41,10 @@ def export_edge(
             forms["ONNX, int8"] = edge.scored(path)
     height, width = edge.size
     out.print(_table(f"{exported.stem}, {height} x {width} px, {spec.data.kind} test split", forms))
-    parts = Table("part", title="Multiply-accumulates of one image; behind a frozen backbone, it is shared")
-    for column in ("parameters", "MMAC"):
-        parts.add_column(column, justify="right")
+    title = "Multiply-accumulates of one image; behind a frozen backbone, it is shared"
+    parts = TextTable(title, "part", "parameters", "MMAC", words=("part",))
     for name, part in complexity(student, edge.size).items():
-        parts.add_row(name, f"{part.params:,}", f"{part.macs / 1e6:.1f}")
+        parts.add(name, f"{part.params:,}", f"{part.macs / 1e6:.1f}")
     out.print(parts)
     say(out, f"{path if int8 else whole}")
     last = forms["ONNX, int8" if int8 else "ONNX"].footprint
@@ -54,15 +52,14 @@ def export_edge(
         say(out, f"in float32 still: {', '.join(last.in_float)}")
 
 
-def _table(title: str, forms: dict[str, Form]) -> Table:
-    table = Table("", title=f"{title}: AP in COCO points; one CPU thread, without NMS")
-    for column in ("AP", "file MB", "weights MB", "activations MB", "ms"):
-        table.add_column(column, justify="right")
+def _table(title: str, forms: dict[str, Form]) -> TextTable:
+    columns = ("", "AP", "file MB", "weights MB", "activations MB", "ms")
+    table = TextTable(f"{title}: AP in COCO points; one CPU thread, without NMS", *columns, words=("",))
     for name, form in forms.items():
         needs = form.footprint
         sizes = (
             [f"{value / 1e6:.2f}" for value in (needs.file, needs.weights, needs.activations)] if needs else [""] * 3
         )
         latency = f"{form.latency_ms:.1f}" if form.latency_ms is not None else ""
-        table.add_row(name, f"{100 * form.ap:.1f}", *sizes, latency)
+        table.add(name, f"{100 * form.ap:.1f}", *sizes, latency)
     return table

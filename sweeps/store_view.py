@@ -8,15 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
-
 from sweeps.progress import duration
 from sweeps.spec import storage_folder
 from sweeps.spec_file import choices
+from sweeps.tables import TextTable
 from sweeps.terminal import console, say
-from trainables.errors import SpecError
+from trainables.errors import SpecError, masked
 from trainables.scenarios import CLASS_NAMES
 from trainables.store import DAY_S, Store
 from trainables.store_contents import Entry, entries
@@ -80,21 +77,16 @@ def _store(root: Path | str, kind: str | None) -> Store:
     return store
 
 
-def _table(title: str, found: Sequence[Entry]) -> Table:
-    table = Table(
-        title=Text(f"{title}: {counted(len(found), 'entry', 'entries')}, {size_text(_size(found))}"),
-        title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), show_edge=False,
-    )  # fmt: skip
-    for column in COLUMNS:
-        words = column in ("kind", "what")
-        table.add_column(column, justify="left" if words else "right", no_wrap=not words)
+def _table(title: str, found: Sequence[Entry]) -> TextTable:
+    title = f"{masked(title)}: {counted(len(found), 'entry', 'entries')}, {size_text(_size(found))}"
+    table = TextTable(title, *COLUMNS, words=("kind", "what"), wrapped=("kind", "what"))
     alike: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in found:
         alike[entry.kind, description(entry)].append(entry)
     now = time.time()
     for (kind, what), own in sorted(alike.items()):
         built, used = min(entry.built for entry in own), max(entry.used for entry in own)
-        table.add_row(kind, Text(what), str(len(own)), size_text(_size(own)), _age(now - built), _age(now - used))
+        table.add(kind, what, str(len(own)), size_text(_size(own)), _age(now - built), _age(now - used))
     return table
 
 

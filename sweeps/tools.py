@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.table import Table
 
 from sweeps.spec import load_specs
+from sweeps.tables import TextTable
 from sweeps.terminal import console
 from trainables.export import export_student, load_exported
 from trainables.timing import gpu_there, threads, timed, untrained
@@ -37,10 +37,9 @@ def show_speed(
         name, detector = subject.name, load_exported(subject)
     detector = detector.to(device)
     where = f"{device}, {'mixed precision' if mixed else 'float32'}" + (f", {threads()} threads" * (device == "cpu"))
-    table = Table(title=f"{name}, {shape[0]} x {shape[1]} px, {where}: forward pass and post-processing")
-    for column in ("batch", "latency ms", "between quartiles", "images/s"):
-        table.add_column(column, justify="right")
+    title = f"{name}, {shape[0]} x {shape[1]} px, {where}: forward pass and post-processing"
+    table = TextTable(title, "batch", "latency ms", "between quartiles", "images/s")
     for batch_size in batch_sizes:
         found = timed(detector, shape, batch_size, batches, mixed)
-        table.add_row(str(batch_size), f"{found.latency_ms:.2f}", f"{found.spread_ms:.2f}", f"{found.images_per_s:.1f}")
+        table.add(str(batch_size), f"{found.latency_ms:.2f}", f"{found.spread_ms:.2f}", f"{found.images_per_s:.1f}")
     console().print(table)

@@ -73,6 +73,6 @@ def test_a_sweep_without_a_trained_epoch_saved_nothing(two_epochs: SweepSpec) ->
 def test_hours_are_told_in_one_line(two_epochs: SweepSpec) -> None:
     told(two_epochs, [(0, BASE_WAS_THERE), (2, {"time_train_s": 100.0} | TABLES)])
     assert hours_line(hours(two_epochs, spent_s=7200.0), "gpu") == (
-        "gpu-hours: references 0.00, trials 1.00, saved 0.83 "
+        "GPU-hours: references 0.00, trials 1.00, saved 0.83 "
         "(steps 0.50, images 0.10, targets 0.05, responses 0.15, latents 0.03)"
     )

@@ -1,0 +1,34 @@
+"""The look of every table in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+
+class TextTable:
+    """A table of texts as they are: rich would take `[old]` in one for markup. It is printed like any rich table.
+
+    Args:
+        title: above it.
+        columns: their heads.
+        words: the columns that are read as words: flush left; numbers are flush right.
+        wrapped: the columns that may take several lines.
+    """
+
+    def __init__(self, title: str, *columns: str, words: Collection[str] = (), wrapped: Collection[str] = ()) -> None:
+        self._table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
+        for name in columns:
+            self._table.add_column(
+                Text(name), justify="left" if name in words else "right", no_wrap=name not in wrapped
+            )
+
+    def add(self, *cells: str) -> None:
+        """A row."""
+        self._table.add_row(*map(Text, cells))
+
+    def __rich__(self) -> Table:
+        return self._table
