@@ -192,7 +192,7 @@ def sync(name: str, storage: Path | None) -> None:
     spec = stored_spec(name, storage)
     from sweeps.tracking import sync_records
 
-    click.echo(sync_records(spec.tracking_uri, spec.name, spec.folder, spec.study_url))
+    click.echo(sync_records(spec))
 
 
 @_verb("store", "sweeps store --prune 30")

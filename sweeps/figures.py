@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from search_spaces.distributions import Choice, IntUniform, LogUniform
 from search_spaces.params import METHOD
 from sweeps.findings import Findings
-from sweeps.results import OBJECTIVE, Trial, pareto_front
+from sweeps.results import Trial, pareto_front
 from sweeps.samplers import directions, optuna_distribution
 from trainables.objectives import COSTS, Objective
 
@@ -25,30 +25,32 @@ NUM_CURVES = 6
 
 
 def heat_map(found: Findings) -> go.Figure | None:
-    """AP by step and class of the trial whose matrix was read."""
-    for number, (classes, rows) in found.matrices.items():
-        cells = [
-            [None if ap is None else 100 * ap for ap in [*row, *[None] * (len(classes) - len(row))]] for row in rows
-        ]
-        figure = go.Figure(
-            go.Heatmap(
-                z=cells,
-                x=list(classes),
-                y=[f"after step {step + 1}" for step in range(len(rows))],
-                colorscale="Viridis",
-                texttemplate="%{z:.1f}" if len(classes) <= 20 else None,
-                colorbar={"title": "AP"},
-            )
+    """AP by step and class of the best trial."""
+    if (matrix := found.matrix) is None:
+        return None
+    columns = range(len(matrix.classes))
+    figure = go.Figure(
+        go.Heatmap(
+            z=[[_points(row[label] if label < len(row) else None) for label in columns] for row in matrix.rows],
+            x=list(matrix.classes),
+            y=[f"after step {step + 1}" for step in range(len(matrix.rows))],
+            colorscale="Viridis",
+            texttemplate="%{z:.1f}" if len(matrix.classes) <= 20 else None,
+            colorbar={"title": "AP"},
         )
-        figure.update_yaxes(autorange="reversed")
-        return figure.update_layout(title=f"AP by step and class, trial {number}", xaxis={"type": "category"})
-    return None
+    )
+    figure.update_yaxes(autorange="reversed")
+    return figure.update_layout(title=f"AP by step and class, trial {matrix.number}", xaxis={"type": "category"})
 
 
-def forgetting_curves(found: Findings, best: Sequence[Trial]) -> go.Figure:
+def _points(ap: float | None) -> float | None:
+    return None if ap is None else 100 * ap
+
+
+def forgetting_curves(found: Findings) -> go.Figure:
     """Forgetting after each step, of the best trials and of the compared methods."""
     figure = go.Figure()
-    for trial in best[:NUM_CURVES]:
+    for trial in found.finished[:NUM_CURVES]:
         steps = {step: row["forgetting"] for step, row in found.steps[trial.number].items() if "forgetting" in row}
         _add_curve(figure, steps, f"trial {trial.number}", {})
     for name, metrics in found.references.items():
@@ -68,7 +70,7 @@ def trade_off(found: Findings) -> go.Figure:
     """Each trial in two objectives, or in AP of new and old classes; what no other trial beats is joined by a line."""
     aim = found.spec.aim.objectives
     x, y = (aim[0], aim[1]) if len(aim) > 1 else (Objective("ap_new"), Objective("ap_old"))
-    places = [(trial, _of(trial, x), _of(trial, y)) for trial in found.trials]
+    places = [(trial, trial.reached(x), trial.reached(y)) for trial in found.trials]
     known = [(trial, _scaled(x, a), _scaled(y, b)) for trial, a, b in places if a is not None and b is not None]
     figure = go.Figure()
     _add_trials(figure, known)
@@ -106,10 +108,6 @@ def _add_trials(
         figure.add_scatter(x=xs, y=ys, text=labels, mode="markers", name=name, marker={"size": 9, "symbol": symbol})
 
 
-def _of(trial: Trial, objective: Objective) -> float | None:
-    return trial.ap.get(OBJECTIVE + objective.name, trial.ap.get(objective.metric))
-
-
 def _scaled(objective: Objective, value: float) -> float:
     return value if objective.metric in COSTS else 100 * value
 
@@ -133,7 +131,7 @@ def slices(found: Findings) -> list[go.Figure]:
     objective = found.spec.objective
     figures = []
     for name, distribution in found.spec.space.items():
-        places = [(trial, _parameter(trial, name), _of(trial, objective)) for trial in found.trials]
+        places = [(trial, _parameter(trial, name), trial.reached(objective)) for trial in found.trials]
         known = [(trial, v, _scaled(objective, o)) for trial, v, o in places if v is not None and o is not None]
         figure = go.Figure()
         _add_trials(figure, known, "stopped, where it was")

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sweeps.connection import KnownRun, TrackingError, answered, connect, known_runs
-from sweeps.results import Trial, searched
+from sweeps.connection import KnownRun, TrackingError, answered, known_runs
+from sweeps.results import Trial, experiment, ranked, trials_of
 from sweeps.spec import SweepSpec, parse_spec
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
 REFERENCE = "reference/"
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """AP by step and class of the trial with that number; None where a class is not known or has no ground truth."""
+
+    number: int
+    classes: Sequence[str]
+    rows: Sequence[Sequence[float | None]]
 
 
 @dataclass(frozen=True)
@@ -24,92 +30,110 @@ class Findings:
     """A sweep as MLflow has it.
 
     Attributes:
-        run_id, metrics, tags: of the sweep's run.
+        trials: best first, as `sweeps.results.ranked` has them.
+        metrics, tags: of the sweep's run.
         references: by name and metric, the value after each step that has one, on the tune split; those that a
             promotion scored on the test split are named `test/...`.
         steps: of each trial, by its number, the metrics of each step that it finished, by the step's index from 0; of
             several scenarios the first one's.
-        matrices: of each trial that finished, AP by step and class, and the class names.
+        matrix: of the best trial; None before one has finished.
         result: of the promotion: by scenario, metrics by row of its table and name, one value a seed; None before it.
         race: where the leaders' race ended; None without one.
     """
 
     spec: SweepSpec
-    run_id: str
     trials: Sequence[Trial]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
     references: Mapping[str, Mapping[str, Mapping[int, float]]]
     steps: Mapping[int, Mapping[int, Mapping[str, float]]]
-    matrices: Mapping[int, tuple[Sequence[str], Sequence[Sequence[float | None]]]] = field(default_factory=dict)
+    matrix: Matrix | None = None
     result: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]] | None = None
     race: Mapping[str, Any] | None = None
 
+    @property
+    def finished(self) -> list[Trial]:
+        """The trials that came to their end, best first."""
+        return [trial for trial in self.trials if trial.state == "finished"]
 
-def read_findings(uri: str, name: str, matrices: Sequence[int] = ()) -> Findings:
+
+def read_findings(uri: str, name: str) -> Findings:
     """Everything on a sweep.
-
-    Args:
-        matrices: the numbers of the trials whose AP by class is wanted.
 
     Raises:
         TrackingError: MLflow does not answer, or has no such sweep.
         SpecError: the sweep file that it holds is not one.
     """
-    trials, client = searched(uri, name), connect(uri)
+    return answered(uri, lambda: _findings(_Records(uri, name)))
 
-    def read() -> Findings:
-        experiment = client.get_experiment_by_name(name)
-        assert experiment is not None, "its trials were read"
-        runs = list(known_runs(client, experiment.experiment_id))
-        sweep = next((run for run in runs if run.key[0] == "sweep"), None)
-        if sweep is None:
+
+def read_trials(uri: str, name: str) -> tuple[SweepSpec, list[Trial]]:
+    """A sweep's file and its trials, best first; raises what `read_findings` does."""
+    records = answered(uri, lambda: _Records(uri, name))
+    return records.spec, records.trials
+
+
+class _Records:
+    """The runs of a sweep by level, trial and step, and their files."""
+
+    def __init__(self, uri: str, name: str) -> None:
+        self.client, experiment_id = experiment(uri, name)
+        runs = list(known_runs(self.client, experiment_id))
+        self.runs = {run.key: run for run in reversed(runs)}
+        if ("sweep", "", "") not in self.runs:
             raise TrackingError("tracking", [f"{name!r} at {uri} has no run of a sweep"])
-        spec = parse_spec(_text(client, sweep, "spec.yaml"), name, check_files=False)
-        first = spec.scenario.name
-        numbers = {trial.trial_id: trial.number for trial in trials}
-        steps: dict[int, dict[int, Mapping[str, float]]] = {number: {} for number in numbers.values()}
-        last: dict[int, KnownRun] = {}
-        for run in runs:
-            level, trial_id, step = run.key
-            if level == "step" and trial_id in numbers:
-                scenario, _, index = step.rpartition(":")
-                if scenario in ("", first):
-                    steps[numbers[trial_id]][int(index)] = run.metrics
-                    if int(index) == max(steps[numbers[trial_id]]):
-                        last[numbers[trial_id]] = run
-        files = {file.path for file in client.list_artifacts(sweep.run_id)}
-        return Findings(
-            spec=spec,
-            run_id=sweep.run_id,
-            trials=trials,
-            metrics=sweep.metrics,
-            tags=sweep.tags,
-            references=_references(client, sweep),
-            steps=steps,
-            matrices={number: _matrix(client, last[number]) for number in matrices if number in last},
-            result=json.loads(_text(client, sweep, "result.json")) if "result.json" in files else None,
-            race=json.loads(_text(client, sweep, "race.json")) if "race.json" in files else None,
-        )
+        self.sweep = self.runs["sweep", "", ""]
+        self.spec = parse_spec(self.text(self.sweep, "spec.yaml"), name, check_files=False)
+        self.trials = ranked(self.spec.aim, trials_of(runs))
 
-    return answered(uri, read)
+    def text(self, run: KnownRun, name: str) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(self.client.download_artifacts(run.run_id, name, folder)).read_text(encoding="utf-8")
+
+    def steps(self) -> dict[int, dict[int, KnownRun]]:
+        """The runs of the steps, see `Findings.steps`."""
+        numbers = {trial.trial_id: trial.number for trial in self.trials}
+        found: dict[int, dict[int, KnownRun]] = {number: {} for number in numbers.values()}
+        for (level, trial_id, step), run in self.runs.items():
+            scenario, _, index = step.rpartition(":")
+            if level == "step" and trial_id in numbers and scenario in ("", self.spec.scenario.name):
+                found[numbers[trial_id]][int(index)] = run
+        return found
 
 
-def _references(client: MlflowClient, sweep: KnownRun) -> dict[str, dict[str, dict[int, float]]]:
+def _findings(records: _Records) -> Findings:
+    steps = records.steps()
+    files = {file.path for file in records.client.list_artifacts(records.sweep.run_id)}
+    result, race = (
+        json.loads(records.text(records.sweep, f"{name}.json")) if f"{name}.json" in files else None
+        for name in ("result", "race")
+    )
+    return Findings(
+        spec=records.spec,
+        trials=records.trials,
+        metrics=records.sweep.metrics,
+        tags=records.sweep.tags,
+        references=_references(records),
+        steps={number: {step: run.metrics for step, run in own.items()} for number, own in steps.items()},
+        matrix=_matrix(records, steps),
+        result=result,
+        race=race,
+    )
+
+
+def _references(records: _Records) -> dict[str, dict[str, dict[int, float]]]:
     found: dict[str, dict[str, dict[int, float]]] = {}
-    for key in sweep.metrics:
+    for key in records.sweep.metrics:
         if key.startswith(REFERENCE):
             name, _, metric = key.removeprefix(REFERENCE).rpartition("/")
-            history = client.get_metric_history(sweep.run_id, key)
+            history = records.client.get_metric_history(records.sweep.run_id, key)
             found.setdefault(name, {})[metric] = {point.step: point.value for point in history}
     return found
 
 
-def _matrix(client: MlflowClient, run: KnownRun) -> tuple[Sequence[str], Sequence[Sequence[float | None]]]:
-    told = json.loads(_text(client, run, "ap_matrix.json"))
-    return told["classes"], told["ap"]
-
-
-def _text(client: MlflowClient, run: KnownRun, name: str) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        return Path(client.download_artifacts(run.run_id, name, folder)).read_text(encoding="utf-8")
+def _matrix(records: _Records, steps: Mapping[int, Mapping[int, KnownRun]]) -> Matrix | None:
+    for trial in records.trials:
+        if trial.state == "finished" and (own := steps[trial.number]):
+            told = json.loads(records.text(own[max(own)], "ap_matrix.json"))
+            return Matrix(trial.number, told["classes"], told["ap"])
+    return None

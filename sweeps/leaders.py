@@ -14,6 +14,7 @@ from sweeps.progress import Display
 from sweeps.race import NUM_LEADERS, Result, race
 from sweeps.recorder import Ended, Recorder, now_ms
 from sweeps.references import Tasks
+from sweeps.results import mean_ranks, ranked, with_ranks
 from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker
 from trainables.config import Runtime
@@ -48,8 +49,7 @@ def run_race(
         recorder.spent_s += tasks.spent_s
         chains = [[results[name] for name in names[number] if name in results] for number in numbers]
         whole = [own if len(own) == len(spec.whole_scenarios) else None for own in chains]
-        values = [spec.aim.values(joined(spec.whole_scenarios, own))[0] if own else None for own in whole]
-        return [value if value is not None and math.isfinite(value) else None for value in values]
+        return _values(spec, whole)
 
     result = race(list(leaders), range(spec.seed, spec.seed + spec.seeds), maximise, run)
     if not result.values:
@@ -71,6 +71,17 @@ def joined(scenarios: Sequence[Scenario], chains: Sequence[Sequence[dict[str, An
 
 def leading(spec: SweepSpec, ended: Sequence[Ended]) -> list[Ended]:
     """The best finished trials that meet the constraints, best first."""
-    sign = -1 if spec.objective.direction == "max" else 1
-    able = [t for t in ended if t.verdict == "finished" and all(excess <= 0 for excess in t.excesses)]
-    return sorted(able, key=lambda trial: (sign * trial.values[0], trial.number))[:NUM_LEADERS]
+    able = [trial for trial in with_ranks(ended) if trial.values(spec.aim) and trial.holds(spec.aim)]
+    return ranked(spec.aim, able)[:NUM_LEADERS]
+
+
+def _values(spec: SweepSpec, chains: Sequence[Sequence[list[dict[str, Any]]] | None]) -> list[float | None]:
+    """The objective of each leader under one seed; where trials are judged by their rank, that among these leaders."""
+    events = [joined(spec.whole_scenarios, own) for own in chains if own]
+    if spec.aim.pooled == "rank":
+        found = mean_ranks([spec.aim.parts(own) for own in events])
+    else:
+        found = [spec.aim.values(own)[0] for own in events]
+    left = iter(found)
+    values = [next(left) if own else None for own in chains]
+    return [value if value is not None and math.isfinite(value) else None for value in values]

@@ -53,7 +53,7 @@ def perturbed(spec: SweepSpec) -> dict[str, Distribution]:
     }
 
 
-def first_points(spec: SweepSpec, search: IncrementalSearch) -> tuple[BasicVariantGenerator, dict[str, Any]]:
+def first_generation(spec: SweepSpec, search: IncrementalSearch) -> tuple[BasicVariantGenerator, dict[str, Any]]:
     """The generator of the population's first points, and the space that Tune wants beside it."""
     points = [search.suggest(str(number)) for number in range(spec.trials)]
     owners: dict[str, dict[str, Any]] = {}

@@ -19,9 +19,10 @@ from sweeps.recorder import flat_params, now_ms, record_event, scope_tags
 from sweeps.references import REFERENCE_METRICS, Tasks, base_tasks, joint_tasks, teacher_scores
 from sweeps.registry import Candidate, Registration, champion_name, register
 from sweeps.results import Trial, best_trial, reference_prefix, searched, typed_params
+from sweeps.runs import NOTE
 from sweeps.show import result_table
 from sweeps.spec import SweepSpec
-from sweeps.tracking import Tracker
+from sweeps.tracking import Tracker, tracker_of
 from trainables.config import Runtime, TrialConfig, under_schedule
 from trainables.datasets import Splits
 from trainables.objectives import trained
@@ -76,7 +77,7 @@ def _promote(spec: SweepSpec, which: str | None, display: Display) -> list[Regis
         for name, scores in teacher_scores(teachers, runtime).items()
     }
     rows = {one: above | _rows(spec, bases[spec.method], own, runtime, one) for one, own in events.items()}
-    with Tracker(spec.tracking_uri, spec.name, spec.folder) as tracker:
+    with tracker_of(spec) as tracker:
         best = {one: own[BEST] for one, own in events.items()}
         registrations = _record(spec, chosen, trial, best, rows, runtime, tracker)
     for scenario, registration in zip(rows, registrations, strict=True):
@@ -206,6 +207,7 @@ def _final_runs(
         name = f"final-{final.config_id}"  # a number is another configuration's once a search began again
         tags = {**scope_tags(final), "role": "final", "promoted_trial": trial.trial_id, "split": "test"}
         told = f"final training of trial {trial.number}{where}, seed {seed}"
+        tags[NOTE] = f"Trial {trial.number}, trained once more and scored on the test split, which no trial has seen."
         tracker.start_trial(name, flat_params(final), tags, now_ms(), told)
         for event in events:
             record_event(tracker, name, event)

@@ -7,20 +7,21 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial
+from ray.tune.utils.util import flatten_dict
 
 from search_spaces.distributions import Scalar
 from search_spaces.params import OPTIM
 from sweeps import results
 from sweeps.budget import Spending
 from sweeps.progress import Display, TrialCount, shown
-from sweeps.show import AP_COLUMNS
+from sweeps.show import AP_COLUMNS, parameters
 from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker, Verdict
 from trainables.config import Segment, TrialConfig, under_schedule
@@ -60,25 +61,19 @@ def record_event(tracker: Tracker, trial_id: str, event: Mapping[str, Any]) -> N
     """Record one event of `trainables.trial.Report`."""
     if "classes" in event:
         metrics = {**event["metrics"], **event["facts"]}
-        where = event.get("scenario", "")
         tracker.log_step(
-            trial_id, event["step"], metrics, event["timestamp_ms"], event["classes"], event["ap_matrix"], where
-        )
+            trial_id, event["step"], metrics, event["timestamp_ms"], event["classes"], event["ap_matrix"],
+            event.get("scenario", ""), event.get("scored") if trained(event) else None,
+        )  # fmt: skip
     else:
         tracker.log_epoch(trial_id, event["metrics"], event["progress"], event["timestamp_ms"])
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a trial ended: its last objectives, and its excesses over the constraints; why, where it failed."""
+@dataclass(frozen=True, kw_only=True)
+class Ended(results.Trial):
+    """A trial that has ended, with its configuration; its parameters are there alone."""
 
-    number: int
-    trial_id: str
     config: TrialConfig
-    verdict: Verdict
-    values: Sequence[float]
-    excesses: Sequence[float]
-    reason: str = ""
 
 
 class Recorder(Callback):
@@ -119,7 +114,8 @@ class Recorder(Callback):
         tags: dict[str, Scalar] = {**scope_tags(config), "role": "search", "number": number}
         if self.spec.aim.pooled:
             tags |= {"scenario": ", ".join(one.name for one in self.spec.scenarios), "pooled": self.spec.aim.pooled}
-        self.tracker.start_trial(trial.trial_id, flat_params(config), tags, now_ms(), f"trial {number}")
+        name = f"trial {number}: {parameters(self._searched(trial))}"
+        self.tracker.start_trial(trial.trial_id, flat_params(config), tags, now_ms(), name)
         self.count.start(trial.trial_id)
 
     def on_trial_result(
@@ -166,6 +162,11 @@ class Recorder(Callback):
             if folder.name not in self.numbers:
                 shutil.rmtree(folder)
 
+    def _searched(self, trial: Trial) -> dict[str, Scalar]:
+        """What the search has chosen, by flat names."""
+        chosen = flatten_dict(trial.config)
+        return {name: chosen[name] for name in self.spec.space if name in chosen}
+
     def _events_of(self, trial: Trial) -> Path:
         return events_file(self.spec.folder / "trials", trial.trial_id)
 
@@ -174,9 +175,11 @@ class Recorder(Callback):
         if self.spec.scheduler.name == "pbt" and VALUES in result:
             acted = read(self._events_of(trial))[-1].get("schedule", ())
             config = under_schedule(config, [Segment(**one) for one in acted]) if acted else config
-        number = self.numbers[trial.trial_id]
-        values, excesses = result.get(VALUES, ()), result.get(EXCESSES, ())
-        return Ended(number, trial.trial_id, config, verdict, values, excesses, _reason(trial, verdict))
+        judged = self._judged(result) | self._parts(result) if VALUES in result else {}
+        return Ended(
+            self.numbers[trial.trial_id], trial.trial_id, verdict, config.method, {}, judged, 0.0,
+            pooled=self.spec.aim.pooled, message=_reason(trial, verdict), config=config,
+        )  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: a resumed sweep brings its own recorder."""
@@ -197,10 +200,15 @@ class Recorder(Callback):
     def _judged(self, result: Mapping[str, Any]) -> dict[str, float]:
         """Objectives and constraints as metrics, for those who read the records."""
         aim = self.spec.aim
-        values = {f"{results.OBJECTIVE}{one.name}": v for one, v in zip(aim.objectives, result[VALUES], strict=True)}
+        values = {f"{results.AIMED}{one.name}": v for one, v in zip(aim.objectives, result[VALUES], strict=True)}
         return values | {
             f"{results.EXCESS}{one.name}": v for one, v in zip(aim.constraints, result[EXCESSES], strict=True)
         }
+
+    def _parts(self, result: Mapping[str, Any]) -> dict[str, float]:
+        """The first objective in each of several scenarios."""
+        names = [f"{results.PART}{results.metric_name(one.name)}" for one in self.spec.scenarios]
+        return dict(zip(names, result[PARTS], strict=False)) if self.spec.aim.pooled else {}
 
     def _of_scenarios(self, event: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, float]:
         """What a trial over several scenarios tells of the one whose step has ended, and of all together."""

@@ -14,11 +14,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from search_spaces.distributions import Scalar
 from sweeps.connection import answered, connect
 from sweeps.model_page import model_page, version_page
 from sweeps.packaging import FOLDER, write_model
 from sweeps.progress import shown
-from sweeps.tracking import Scalar
 from trainables.errors import CheckpointError
 from trainables.objectives import Objective
 

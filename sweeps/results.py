@@ -6,10 +6,11 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import ge
 from statistics import fmean
+from typing import TYPE_CHECKING, TypeVar
 
 from search_spaces.distributions import Scalar
 from search_spaces.params import params_of
@@ -18,10 +19,13 @@ from sweeps.spec import SweepSpec
 from sweeps.spec_parameters import classes
 from trainables.config import Segment
 from trainables.errors import SpecError
-from trainables.objectives import Aim
+from trainables.objectives import Aim, Objective
 from trainables.scenarios import Scenario
 
-OBJECTIVE, EXCESS, PART = "objective/", "excess/", "scenario/"
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+AIMED, EXCESS, PART = "objective/", "excess/", "scenario/"
 """What the records' names start with: of objectives, of constraints, of the first objective in one of the scenarios."""
 
 
@@ -48,6 +52,7 @@ class Trial:
         pooled: how its scenarios count, where it ran several.
         schedule: what acted when, where its parameters changed on its way.
         hours: from its first start to its end, or to now; pauses count.
+        message: why it failed.
     """
 
     number: int
@@ -60,15 +65,28 @@ class Trial:
     schedule: tuple[Segment, ...] = ()
     progress: int = 0
     pooled: str = ""
+    message: str = ""
+
+    def reached(self, objective: Objective) -> float | None:
+        """An objective as far as it came; None where it has none yet."""
+        return self.ap.get(AIMED + objective.name, self.ap.get(objective.metric))
+
+    @property
+    def parts(self) -> list[float]:
+        """The first objective in each of several scenarios, by the names of these."""
+        return [value for name, value in sorted(self.ap.items()) if name.startswith(PART)]
 
     def values(self, aim: Aim) -> list[float] | None:
         """The objectives at the trial's end; None before it."""
-        values = [self.ap.get(OBJECTIVE + objective.name) for objective in aim.objectives]
+        values = [self.ap.get(AIMED + objective.name) for objective in aim.objectives]
         return None if self.state != "finished" or None in values else [value for value in values if value is not None]
 
     def holds(self, aim: Aim) -> bool:
         """Whether it meets every constraint."""
         return all(self.ap.get(EXCESS + one.name, math.inf) <= 0 for one in aim.constraints)
+
+
+_Trial = TypeVar("_Trial", bound=Trial)
 
 
 def searched(uri: str, sweep: str) -> list[Trial]:
@@ -77,20 +95,48 @@ def searched(uri: str, sweep: str) -> list[Trial]:
     Raises:
         TrackingError: MLflow does not answer, or has no such sweep.
     """
+    client, experiment_id = experiment(uri, sweep)
+    return answered(uri, lambda: trials_of(known_runs(client, experiment_id, "trial")))
+
+
+def experiment(uri: str, sweep: str) -> tuple[MlflowClient, str]:
+    """MLflow, and the id of the experiment that has a sweep's runs.
+
+    Raises:
+        TrackingError: MLflow does not answer, or has no such sweep.
+    """
     database = database_file(uri)
     if database and not database.is_file():
         raise TrackingError("tracking", [f"there is no database {database}"])
     client = connect(uri)
+    found = answered(uri, lambda: client.get_experiment_by_name(sweep))
+    if found is None:
+        known = answered(uri, client.search_experiments)
+        names = ", ".join(sorted(one.name for one in known if one.name != "Default")) or "none"
+        raise TrackingError("tracking", [f"there is no sweep {sweep!r} at {uri}; available: {names}"])
+    return client, found.experiment_id
 
-    def read() -> list[Trial]:
-        experiment = client.get_experiment_by_name(sweep)
-        if experiment is None:
-            names = ", ".join(sorted(e.name for e in client.search_experiments() if e.name != "Default")) or "none"
-            raise TrackingError("tracking", [f"there is no sweep {sweep!r} at {uri}; available: {names}"])
-        runs = known_runs(client, experiment.experiment_id, "trial")
-        return [_trial(run) for run in runs if run.tags.get("role") == "search"]
 
-    return _with_ranks(sorted(answered(uri, read), key=lambda trial: trial.number))
+def trials_of(runs: Iterable[KnownRun]) -> list[Trial]:
+    """Those of a search among the runs of a sweep, by number."""
+    trials = [_trial(run) for run in runs if run.key[0] == "trial" and run.tags.get("role") == "search"]
+    return with_ranks(sorted(trials, key=lambda trial: trial.number))
+
+
+def ranked(aim: Aim, found: Iterable[_Trial]) -> list[_Trial]:
+    """Finished trials first, of these those that meet the constraints, of these those that ran under most seeds, of
+    these the best by the first objective, the mean of the seeds where there were several; of equal ones the first.
+    """
+    objective = aim.objectives[0]
+    sign = -1 if objective.direction == "max" else 1
+
+    def place(trial: _Trial) -> tuple[bool, bool, float, float, int]:
+        value = trial.ap.get("race/mean", trial.reached(objective))
+        seeds = trial.ap.get("race/seeds", 0.0)
+        behind = math.inf if value is None else sign * value
+        return trial.values(aim) is None, not trial.holds(aim), -seeds, behind, trial.number
+
+    return sorted(found, key=place)
 
 
 def mean_ranks(parts: Sequence[Sequence[float]]) -> list[float]:
@@ -109,15 +155,16 @@ def mean_ranks(parts: Sequence[Sequence[float]]) -> list[float]:
     return [fmean(share(index, scenario) for scenario in scenarios) for index in range(len(parts))]
 
 
-def _with_ranks(trials: list[Trial]) -> list[Trial]:
+def with_ranks(trials: Sequence[_Trial]) -> list[_Trial]:
     """Trials that are judged by their rank, with that among all that have finished in place of the one at their end."""
-    ranked = [trial for trial in trials if trial.state == "finished" and trial.pooled == "rank"]
-    if not ranked:
-        return trials
-    parts = [[value for name, value in sorted(t.ap.items()) if name.startswith(PART)] for t in ranked]
-    name = next(name for name in ranked[0].ap if name.startswith(OBJECTIVE))
-    ranks = dict(zip((trial.number for trial in ranked), mean_ranks(parts), strict=True))
-    return [replace(t, ap={**t.ap, name: ranks[t.number]}) if t.number in ranks else t for t in trials]
+    finished = [trial for trial in trials if trial.state == "finished" and trial.pooled == "rank"]
+    ranks = dict(zip((trial.number for trial in finished), mean_ranks([t.parts for t in finished]), strict=True))
+
+    def judged(trial: _Trial) -> _Trial:
+        aims = [name for name in trial.ap if name.startswith(AIMED)]
+        return replace(trial, ap={**trial.ap, **dict.fromkeys(aims, ranks[trial.number])})
+
+    return [judged(trial) if trial.number in ranks else trial for trial in trials]
 
 
 def _trial(run: KnownRun) -> Trial:
@@ -139,6 +186,7 @@ def _trial(run: KnownRun) -> Trial:
         schedule,
         int(run.metrics.get("progress", 0)),
         run.tags.get("pooled", ""),
+        run.tags.get("message", ""),
     )
 
 
@@ -169,9 +217,6 @@ def best_trial(spec: SweepSpec, found: Sequence[Trial], which: str | None = None
         return chosen[0]
     if not finished:
         raise SpecError(spec.name, [f"no trial has finished with {spec.aim.line}; go on with `sweeps run --resume`"])
-    if raced := [trial for trial in finished if "race/mean" in trial.ap]:
-        sign = -1 if spec.objective.direction == "max" else 1
-        return min(raced, key=lambda t: (-t.ap["race/seeds"], sign * t.ap["race/mean"], t.number))
     front = pareto_front(spec, finished)
     if not front:
         missed = "; ".join(map(str, spec.aim.constraints))
@@ -185,24 +230,20 @@ def best_trial(spec: SweepSpec, found: Sequence[Trial], which: str | None = None
 def pareto_front(spec: SweepSpec, found: Sequence[Trial]) -> list[Trial]:
     """The trials that meet the constraints and that none other beats: as good in all objectives, better in one.
 
-    By the first objective, best first; of equal trials the first. With one objective it is the best trial alone.
+    Best first, as `ranked` has them; of equal trials the first. With one objective it is the best trial alone.
     """
+    able = [trial for trial in ranked(spec.aim, found) if trial.holds(spec.aim) and trial.values(spec.aim)]
+    if len(spec.aim.objectives) == 1:
+        return able[:1]
     signs = [1 if objective.direction == "max" else -1 for objective in spec.aim.objectives]
-    known = {
-        trial.number: (trial, tuple(sign * value for sign, value in zip(signs, values, strict=True)))
-        for trial in found
-        if trial.holds(spec.aim) and (values := trial.values(spec.aim)) is not None
-    }
-    front = [
-        (trial, own)
-        for number, (trial, own) in known.items()
-        if not any(
-            all(map(ge, other, own)) and (other != own or rival < number)
-            for rival, (_, other) in known.items()
-            if rival != number
-        )
-    ]
-    return [trial for trial, own in sorted(front, key=lambda pair: (*(-value for value in pair[1]), pair[0].number))]
+    points = {t.number: [s * v for s, v in zip(signs, t.values(spec.aim) or (), strict=True)] for t in able}
+
+    def beaten(number: int) -> bool:
+        own = points[number]
+        rivals = [(rival, point) for rival, point in points.items() if rival != number and all(map(ge, point, own))]
+        return any(point != own or rival < number for rival, point in rivals)
+
+    return [trial for trial in able if not beaten(trial.number)]
 
 
 def _numbers(trials: Sequence[Trial]) -> str:

@@ -20,7 +20,7 @@ from sweeps.costs import add_references, hours, hours_line
 from sweeps.driver import only_driver
 from sweeps.interruption import InterruptionError, interruptible
 from sweeps.leaders import run_race
-from sweeps.population import Listener, first_points
+from sweeps.population import Listener, first_generation
 from sweeps.preflight import Preflight
 from sweeps.progress import Display, TrialCount
 from sweeps.recorder import Recorder, now_ms, scope_tags
@@ -31,7 +31,7 @@ from sweeps.searcher import IncrementalSearch
 from sweeps.snapshot import BEGIN_AGAIN, KEPT, Snapshots, put_back
 from sweeps.spec import SweepSpec
 from sweeps.study import check_study, study_file
-from sweeps.tracking import Tracker, Verdict
+from sweeps.tracking import Tracker, Verdict, tracker_of
 from sweeps.warm_start import Known, known_trials
 from trainables.config import Runtime, TrialConfig
 from trainables.datasets import Splits
@@ -78,7 +78,7 @@ def _run(spec: SweepSpec, ray: Any, display: Display) -> None:
     rate = lr_line(config.recipe, scale, config.batch_size, config.devices, rule)
     display.say(f"trial 0: {rate}")
     references = _references(ray, spec, bases, splits, preflight, display)  # they train while MLflow opens
-    with Tracker(spec.tracking_uri, spec.name, spec.folder, spec.study_url) as tracker:
+    with tracker_of(spec) as tracker:
         preflight.passed(display)
         record = {"identity": spec.identity, "text": spec.text, "started_in": str(Path.cwd())}
         write_json(spec.folder / "spec.json", record)
@@ -154,7 +154,7 @@ def _finish(spec: SweepSpec, tracker: Tracker, recorder: Recorder, store: Store,
         config = replace(trial.config, scenario=scenario)
         for step in range(scenario.first_step, len(scenario.steps)):
             store.discard("steps", config.step_identity(step))  # the state of a trial that was stopped
-    verdicts = Counter(trial.verdict for trial in recorder.ended)
+    verdicts = Counter(trial.state for trial in recorder.ended)
     counts = {f"trials_{verdict}": float(verdicts[verdict]) for verdict in ("finished", "stopped", "failed")}
     verdict: Verdict = "stopped" if not recorder.complete else "finished" if verdicts["finished"] else "failed"
     spent = hours(spec, recorder.spent_s)
@@ -166,7 +166,7 @@ def _finish(spec: SweepSpec, tracker: Tracker, recorder: Recorder, store: Store,
     if verdicts.keys() == {"failed"} and recorder.complete:
         left = spec.trials - len(recorder.ended)
         remedy = f"--resume runs the other {left}" if left else "start it under another name"
-        reasons = [f"trial {trial.number}: {trial.reason}" for trial in recorder.ended]
+        reasons = [f"trial {trial.number}: {trial.message}" for trial in recorder.ended]
         raise PalimpsestError(spec.name, [f"every trial failed; when that is mended, {remedy}", *reasons])
     if not recorder.complete:
         raise InterruptionError(spec.name, [f"interrupted with {done} done; go on with `{display.again}`"])
@@ -265,7 +265,7 @@ def _fresh(
     space: dict[str, Any] = {}
     proposing, listeners = search, _listeners(spec, recorder)
     if spec.scheduler.name == "pbt":
-        proposing, space = first_points(spec, search)
+        proposing, space = first_generation(spec, search)
         listeners.append(Listener(search))
     return tune.Tuner(
         trainable,

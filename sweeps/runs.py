@@ -9,16 +9,25 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count, zip_longest
-from typing import Any, Literal, TypeVar
+from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from search_spaces.distributions import Scalar
 from sweeps.connection import KnownRun, TrackingError, answered, connect, database_file, known_runs
+from sweeps.step_figure import CURVES, step_figure
+from sweeps.views import VIEW, VIEW_TAG, links
 from trainables.environment import package_versions
 from trainables.errors import one_line
+from trainables.records import known_picture
 
-Scalar = str | int | float | bool | None
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Verdict = Literal["finished", "stopped", "failed"]
 
 STATUS: dict[Verdict, str] = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
@@ -27,7 +36,12 @@ SCOPE_TAGS = ("scenario", "detector", "method")  # a step has those of its trial
 # MLflow takes 1000 metrics, 100 params and 100 tags in a batch, 1000 entries and 1 MB in all.
 METRICS_PER_BATCH, TEXTS_PER_BATCH = 800, 50
 PARAM_CHARS, TAG_CHARS = 6000, 8000
+NAME_CHARS = 100  # of a run: what a table of runs can show
 
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as the description of a run or an experiment."""
+
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -41,13 +55,14 @@ class Runs:
         uri: of a database or a server, see `sweeps.connection.connect`. A SQLite file is created where it is missing,
             and the artifacts of its sweeps go into `mlartifacts` beside it; a server decides itself.
         sweep: the name of the sweep and of its experiment.
+        store: that has the pictures of what steps found; without one there are none.
 
     Raises:
         TrackingError: MLflow does not answer, or `uri` or `sweep` cannot be used.
     """
 
-    def __init__(self, uri: str, sweep: str) -> None:
-        self.uri, self.sweep = uri, sweep
+    def __init__(self, uri: str, sweep: str, store: Path | str | None = None) -> None:
+        self.uri, self.sweep, self._store = uri, sweep, store
         self._database = database_file(uri)
         if folder := self._database and self._database.parent:
             answered(uri, lambda: folder.mkdir(parents=True, exist_ok=True))
@@ -69,7 +84,9 @@ class Runs:
         return run.run_id if run else None
 
     def start_sweep(self, spec_yaml: str, tags: Mapping[str, Scalar], timestamp_ms: int) -> None:
-        """Open the run of the sweep; it holds the spec and the versions of the packages."""
+        """Open the run of the sweep; it holds the spec and the versions of the packages. Save a view of its trials."""
+        for name, value in {VIEW_TAG: VIEW, NOTE: links(self.experiment_id)}.items():
+            self._client.set_experiment_tag(self.experiment_id, name, value)
         run = self._open(("sweep", "", ""), self.sweep, timestamp_ms, tags)
         self._batch(run, tags={f"version/{name}": version for name, version in package_versions().items()})
         self._client.log_text(run.run_id, spec_yaml, "spec.yaml")
@@ -83,7 +100,7 @@ class Runs:
         name: str = "",
     ) -> None:
         """Open a trial's run, called `name`. `params` (flat) are written once; a param cannot change."""
-        run = self._open(("trial", trial_id, ""), name or trial_id, timestamp_ms, tags)
+        run = self._open(("trial", trial_id, ""), _shortened(name or trial_id), timestamp_ms, tags)
         self._batch(run, params={name: value for name, value in params.items() if name not in run.params})
 
     def log_epoch(self, trial_id: str, metrics: Mapping[str, float], progress: int, timestamp_ms: int) -> None:
@@ -103,9 +120,10 @@ class Runs:
         step: int,
         metrics: Mapping[str, float],
         timestamp_ms: int,
-        class_table: Sequence[Mapping[str, Scalar]],
-        ap_matrix: object,
+        class_table: Sequence[Mapping[str, Scalar | None]],
+        ap_matrix: Mapping[str, Any],
         scenario: str = "",
+        scored: Mapping[str, Any] | None = None,
     ) -> None:
         """Record a finished incremental step on its own run and on its trial's.
 
@@ -115,14 +133,17 @@ class Runs:
             metrics: by name; those that are not finite are left out.
             timestamp_ms: when the step ended.
             class_table: one row a class, for `classes.csv`.
-            ap_matrix: nested lists (or a dict of them) of AP, for `ap_matrix.json`; nan becomes null.
+            ap_matrix: `classes` and `ap`, a row a step, for `ap_matrix.json`; nan becomes null.
             scenario: of several that the trial runs; what each brought is then on the runs of its steps alone.
+            scored: of a step that the trial itself trained, what its score in the store depends on: such a step has
+                pictures.
         """
         trial = self._run("trial", trial_id)
         scope = {name: trial.tags[name] for name in SCOPE_TAGS if name in trial.tags}
-        key = ("step", trial_id, f"{scenario}:{step}" if scenario else str(step))
+        key = ("step", trial_id, _step_key(scenario, step))
         scope |= {"scenario": scenario} if scenario else {}
-        name = f"{scenario}, step {step + 1}" if scenario else f"step {step + 1}"
+        learnt = ", ".join(str(row["class"]) for row in class_table if row["step"] == step + 1)
+        name = _shortened(f"{scenario}{', ' if scenario else ''}step {step + 1}: {learnt}")
         run = self._known.get(key) or self._open(key, name, timestamp_ms, scope)
         at_ms = timestamp_ms if run.status == "FINISHED" else run.start_ms
         news = {name: value for name, value in _finite(metrics).items() if run.metrics.get(name) != value}
@@ -133,6 +154,13 @@ class Runs:
         self._batch(run, news, at_ms, step)
         self._client.log_text(run.run_id, _csv(class_table), "classes.csv")
         self._client.log_text(run.run_id, json.dumps(_nan_as_null(ap_matrix), allow_nan=False), "ap_matrix.json")
+        if scored is not None:
+            figure = _if_possible(lambda: self._figure(trial_id, step, ap_matrix, scenario))
+            picture = _if_possible(lambda: known_picture(self._store, scored) if self._store else None)
+            if figure:
+                self._client.log_figure(run.run_id, figure, "ap.png")
+            if picture:
+                self._client.log_artifact(run.run_id, str(picture))
         self._close(run, "FINISHED", at_ms)
 
     def log_trial(
@@ -184,19 +212,31 @@ class Runs:
         self._end(self._run("sweep"), verdict, timestamp_ms, "")
 
     def log_report(self) -> None:
-        """Keep a report of what MLflow holds by now on the sweep's run, see `sweeps.report`.
+        """Describe the sweep's run by what MLflow holds by now, and keep a report of it there, see `sweeps.report`.
 
         Raises:
             ValueError: there can be none, however well MLflow is.
         """
-        from sweeps.report import sweep_report  # plotly; the driver, which imports this file as well, needs none
+        # plotly; the driver, which imports this file as well, needs none
+        from sweeps.description import description
+        from sweeps.findings import read_findings
+        from sweeps.report import page
 
         try:
-            sweep_report(self.uri, self.sweep)
+            found = read_findings(self.uri, self.sweep)
+            report, note = page(found), f"{links(self.experiment_id)}\n\n{description(found)}"
         except TrackingError:
             raise
         except Exception as error:
             raise ValueError(f"no report: {one_line(error)}") from error
+        self.log_text(report, "report.html")
+        self._batch(self._run("sweep"), tags={NOTE: note})
+
+    def _figure(self, trial_id: str, step: int, ap_matrix: Mapping[str, Any], scenario: str) -> Figure:
+        keys = [("step", trial_id, _step_key(scenario, number)) for number in range(step + 1)]
+        steps = [self._known[key].metrics if key in self._known else {} for key in keys]
+        curves = {name: [metrics.get(name, math.nan) for metrics in steps] for name in CURVES}
+        return step_figure(ap_matrix["classes"], ap_matrix["ap"], curves)
 
     def _open_experiment(self) -> str:
         experiment = self._client.get_experiment_by_name(self.sweep)
@@ -281,6 +321,23 @@ class Runs:
         run.status = status
 
 
+def _step_key(scenario: str, step: int) -> str:
+    return f"{scenario}:{step}" if scenario else str(step)
+
+
+def _shortened(name: str) -> str:
+    return shorten(name, NAME_CHARS, placeholder=" ...")
+
+
+def _if_possible(make: Callable[[], _T]) -> _T | None:
+    """What `make` returns; a picture that cannot be had is no reason to write nothing."""
+    try:
+        return make()
+    except Exception as error:  # whatever it is: a store that is away, a class name that cannot be drawn
+        _log.warning("a step has a picture less: %s", one_line(error))
+        return None
+
+
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 
@@ -293,7 +350,7 @@ def _texts(values: Mapping[str, Scalar], max_chars: int) -> dict[str, str]:
     return {name: str(value)[:max_chars] for name, value in values.items()}
 
 
-def _csv(rows: Sequence[Mapping[str, Scalar]]) -> str:
+def _csv(rows: Sequence[Mapping[str, Scalar | None]]) -> str:
     """Rows under a header that has every column named in any row; nan is an empty cell."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
+from search_spaces.distributions import Scalar
 from search_spaces.params import METHOD
+from sweeps.findings import read_trials
 from sweeps.progress import duration, shown
-from sweeps.results import EXCESS, OBJECTIVE, Trial, searched
+from sweeps.results import AIMED, EXCESS, Trial
 from sweeps.spec import SweepSpec
+from sweeps.tables import TextTable
 from sweeps.terminal import console, say
-from trainables.objectives import COSTS, DIRECTION_OF
+from trainables.objectives import COSTS
 
 VOC_COLUMNS = {"voc11_ap50_all": "VOC07\nAP50", "voc_area_ap50_all": "VOC12\nAP50"}
 COST_COLUMNS = {"time_train_s": "seconds", "extra_memory_mb": "extra\nMB"}
@@ -27,50 +26,46 @@ def points(value: float | None) -> str:
 
 
 def show_sweep(uri: str, name: str) -> None:
-    """Print the trials of a sweep, best first; those stopped early with what they had reached."""
-    found = searched(uri, name)
-    aims = {key: key.removeprefix(OBJECTIVE) for trial in found for key in trial.ap if key.startswith(OBJECTIVE)}
-    columns = AP_COLUMNS | {key: text.replace("_", "_\n") for key, text in aims.items() if text not in AP_COLUMNS}
-    table = _table(f"{name}: {len(found)} trials, AP in COCO points")
-    several = len({trial.method for trial in found}) > 1
-    varied = _varied(found)
-    names = [key.removeprefix(f"{found[0].method}/").replace("/", "/\n").replace("_", "_\n") for key in varied]
-    for column in ("trial", *columns.values(), "state", "time", *([METHOD] if several else names)):
-        table.add_column(column, justify="left" if column in ("state", METHOD) else "right", no_wrap=True)
-    if several:  # each has parameters of its own: a column for each would be wider than any terminal
-        table.add_column("parameters", justify="left")
-    for trial in ranked(found):
+    """Print the trials of a sweep, best first; those stopped early with what they had reached; why others failed."""
+    spec, found = read_trials(uri, name)
+    aims = {AIMED + one.name: one.name for one in spec.aim.objectives if one.name not in AP_COLUMNS}
+    columns = AP_COLUMNS | {key: text.replace("_", "_\n") for key, text in aims.items()}
+    several = len(spec.methods) > 1  # a column for each parameter of each would be wider than any terminal
+    names = [key.removeprefix(f"{spec.method}/").replace("/", "/\n").replace("_", "_\n") for key in spec.space]
+    own = [METHOD, "parameters"] if several else names
+    table = TextTable(
+        f"{name}: {len(found)} trials, AP in COCO points", "trial", *columns.values(), "state", "time", *own,
+        words=("state", METHOD, "parameters"), wrapped=("parameters",),
+    )  # fmt: skip
+    for trial in found:
         values = [_value(key, trial.ap.get(key)) for key in columns]
-        given = {key: _short(trial.params[key]) if key in trial.params else "-" for key in varied}
-        table.add_row(
+        given = {key: trial.params[key] for key in spec.space if key in trial.params}
+        table.add(
             str(trial.number), *values, _state(trial), duration(trial.hours * 3600),
-            *([trial.method, _told(trial, given)] if several else given.values()),
+            *([trial.method, parameters(given)] if several else [short(given.get(key, "-")) for key in spec.space]),
         )  # fmt: skip
-    console().print(table)
+    out = console()
+    out.print(table)
+    for line in failures(found):
+        say(out, line)
 
 
-def _varied(found: Sequence[Trial]) -> list[str]:
-    """What differs between trials; a parameter of one method alone differs if it does among that method's trials."""
-    keys = dict.fromkeys(key for trial in found for key in trial.params if key != "config_id")
-    given = {key: {trial.params[key] for trial in found if key in trial.params} for key in keys}
-    return [key for key, values in given.items() if len(values) > 1]
+def failures(found: Iterable[Trial]) -> list[str]:
+    """Why trials failed, or are not finished."""
+    return [f"trial {trial.number} {trial.state}: {trial.message}" for trial in found if trial.message]
 
 
-def _told(trial: Trial, given: Mapping[str, str]) -> str:
-    """`lr_scale 1.5, lambda_cls 0.06`: the parameters that the trial has."""
-    return ", ".join(f"{key.rpartition('/')[2]} {given[key]}" for key in given if key in trial.params)
+def parameters(given: Mapping[str, Scalar]) -> str:
+    """`lambda_cls 0.06, lr_scale 1.5`: by their flat names, in words."""
+    return ", ".join(f"{name.rpartition('/')[2]} {short(value)}" for name, value in given.items())
 
 
-def ranked(found: Sequence[Trial]) -> list[Trial]:
-    """Finished ones first, of these those that meet the constraints, of these the best by the first objective."""
-    aim = next((key for trial in found for key in trial.ap if key.startswith(OBJECTIVE)), "")
-    return sorted(found, key=lambda trial: (*_rank(trial, aim), trial.number))
-
-
-def _rank(trial: Trial, aim: str) -> tuple[bool, bool, float]:
-    metric = next((metric for metric in DIRECTION_OF if aim.endswith(metric)), "ap_all")
-    value = trial.ap.get(aim, trial.ap.get("ap_all", -math.inf))
-    return trial.state != "finished", bool(_missed(trial)), value if DIRECTION_OF[metric] == "min" else -value
+def short(value: Scalar) -> str:
+    """A parameter with three digits."""
+    try:
+        return f"{float(value):.3g}" if not isinstance(value, bool) else str(value)
+    except ValueError:
+        return str(value)
 
 
 def _state(trial: Trial) -> str:
@@ -86,27 +81,13 @@ def _value(key: str, value: float | None) -> str:
     return "-" if value is None else shown(metric, value)
 
 
-def _short(text: str) -> str:
-    try:
-        return f"{float(text):.3g}"
-    except ValueError:
-        return text
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
-
-
-def result_table(rows: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Table:
+def result_table(rows: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> TextTable:
     """A row a method from its metrics over seeds: mean, and spread where there are several; and what it cost."""
-    table = _table(title)
-    table.add_column("")
     scores = AP_COLUMNS | {key: text for key, text in VOC_COLUMNS.items() if any(key in own for own in rows.values())}
-    for column in (scores | COST_COLUMNS).values():
-        table.add_column(column, justify="right")
+    table = TextTable(title, "", *(scores | COST_COLUMNS).values(), words=("",))
     for name, metrics in rows.items():
         costs = [f"{fmean(metrics[key]):.1f}" if key in metrics else "-" for key in COST_COLUMNS]
-        table.add_row(name, *(mean_and_spread(metrics.get(key, ())) for key in scores), *costs)
+        table.add(name, *(mean_and_spread(metrics.get(key, ())) for key in scores), *costs)
     return table
 
 
@@ -128,13 +109,12 @@ def show_data(spec: SweepSpec) -> None:
 
     splits = prepared(spec)
     train = read(splits.train.annotations)
-    table = _table(f"{spec.scenario.name} in {splits.train.annotations.parent}")
-    for column in ("step", "classes", "training images", "boxes"):
-        table.add_column(column, justify="left" if column == "classes" else "right")
+    title = f"{spec.scenario.name} in {splits.train.annotations.parent}"
+    table = TextTable(title, "step", "classes", "training images", "boxes", words=("classes",), wrapped=("classes",))
     for step, names in enumerate(spec.scenario.steps):
         seen = training_set(train, names)
         listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        table.add_row(str(step + 1), listed, str(len(seen["images"])), str(len(seen["annotations"])))
+        table.add(str(step + 1), listed, str(len(seen["images"])), str(len(seen["annotations"])))
     console().print(table)
     sizes = {name: len(read(getattr(splits, name).annotations)["images"]) for name in ("tune", "test")}
     say(console(), f"trials are scored on {sizes['tune']} tune images, results on {sizes['test']} test images")

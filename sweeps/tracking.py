@@ -18,14 +18,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec
 
+from search_spaces.distributions import Scalar
 from sweeps.connection import TrackingError, answered
 from sweeps.driver import only_driver
-from sweeps.runs import Runs, Scalar, Verdict
+from sweeps.runs import Runs, Verdict
+from sweeps.spec import SweepSpec
 from sweeps.writer import Standing, waiting
 from trainables.errors import one_line
 from trainables.journal import Journal
 
-__all__ = ["Scalar", "Tracker", "Verdict"]
+__all__ = ["Tracker", "Verdict"]
 
 MAX_BYTES = 4 << 30  # of a journal: a hundred thousand trials
 LOCK_WAIT_S = 60.0  # for the writer of a driver that has just died
@@ -54,13 +56,16 @@ class Tracker:
         sweep: the name of the sweep and of its experiment.
         folder: of the sweep; the journal lies there.
         study: database to copy the sweep's Optuna study into, see `sweeps.study_copy`.
+        store: that the pictures of steps are taken from, see `sweeps.runs.Runs`.
 
     Raises:
         TrackingError: MLflow does not answer, or `uri` or `sweep` cannot be used, or another driver has the journal.
     """
 
-    def __init__(self, uri: str, sweep: str, folder: Path, study: str | None = None) -> None:
-        self.uri, self.sweep, self.study = uri, sweep, study
+    def __init__(
+        self, uri: str, sweep: str, folder: Path, study: str | None = None, store: Path | str | None = None
+    ) -> None:
+        self.uri, self.sweep, self.study, self.store = uri, sweep, study, store
         self._journal = Journal(folder / "records.jsonl")
         self._lost = 0
         self._writer = self._start()
@@ -160,7 +165,8 @@ class Tracker:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         # Not as arguments, which every user of the machine can read: an address may hold a password.
-        first = [self.uri, self.sweep, str(self._journal.path), self.study, LOCK_WAIT_S]
+        store = str(self.store) if self.store else None
+        first = [self.uri, self.sweep, str(self._journal.path), self.study, store, LOCK_WAIT_S]
         problems = answered(self.uri, lambda: _answer(process, first))
         if problems:
             process.communicate()
@@ -168,23 +174,28 @@ class Tracker:
         return process
 
 
-def sync_records(uri: str, sweep: str, folder: Path, study: str | None) -> str:
-    """Write what waits in a sweep's journal; how much it was, in words. Arguments as for `Tracker`.
+def sync_records(spec: SweepSpec) -> str:
+    """Write what waits in a sweep's journal; how much it was, in words.
 
     Raises:
         TrackingError: MLflow does not answer or did not take all.
         SpecError: another process runs or promotes the sweep.
     """
-    journal = folder / "records.jsonl"
-    with only_driver(sweep, folder):
+    uri, journal = spec.tracking_uri, spec.folder / "records.jsonl"
+    with only_driver(spec.name, spec.folder):
         before = waiting(journal) if journal.exists() else 0
-        with Tracker(uri, sweep, folder, study) as tracker:
+        with tracker_of(spec) as tracker:
             standing = tracker.standing()
     if standing.waiting:
         problem = f"MLflow at {uri} must take {standing.waiting} records that wait, but: {standing.failure}"
         raise TrackingError("tracking", [problem])
     dropped = f", {standing.dropped} dropped: {standing.failure}" if standing.dropped else ""
-    return f"{sweep}: {before} records written, none waits{dropped}"
+    return f"{spec.name}: {before} records written, none waits{dropped}"
+
+
+def tracker_of(spec: SweepSpec) -> Tracker:
+    """The records of a sweep; raises what `Tracker` does."""
+    return Tracker(spec.tracking_uri, spec.name, spec.folder, spec.study_url, spec.store)
 
 
 def _answer(process: subprocess.Popen[str], request: Any) -> Any:

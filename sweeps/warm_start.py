@@ -8,7 +8,7 @@ from typing import Any
 
 from search_spaces.distributions import Scalar
 from search_spaces.params import METHOD
-from sweeps.results import EXCESS, Trial, searched, typed_params
+from sweeps.results import EXCESS, Trial, ranked, searched, typed_params
 from sweeps.samplers import acting
 from sweeps.spec import SweepSpec, stored_spec
 
@@ -56,9 +56,8 @@ def known_trials(spec: SweepSpec) -> Known:
         other = stored_spec(name, spec.storage)
         same = spec.scenario.steps == other.scenario.steps
         same = same and all(getattr(spec, key) == getattr(other, key) for key in SAME)
-        ranked = sorted(searched(other.tracking_uri, name), key=lambda trial: _rank(other, trial))
         guesses = []
-        for trial, values in _finished(other, ranked):
+        for trial, values in _finished(other, ranked(other.aim, searched(other.tracking_uri, name))):
             params = typed_params(other, trial.method, trial.params)
             if (point := _point(spec, trial.method, params)) is None:
                 continue
@@ -75,13 +74,6 @@ def _finished(spec: SweepSpec, trials: list[Trial]) -> Iterator[tuple[Trial, lis
     for trial in trials:
         if (values := trial.values(spec.aim)) is not None:
             yield trial, values
-
-
-def _rank(spec: SweepSpec, trial: Trial) -> tuple[bool, float]:
-    values = trial.values(spec.aim)
-    if values is None:
-        return True, 0.0
-    return not trial.holds(spec.aim), values[0] if spec.objective.direction == "min" else -values[0]
 
 
 def _point(spec: SweepSpec, method: str, params: Mapping[str, Any]) -> dict[str, Scalar] | None:

@@ -1,9 +1,9 @@
 """The process that writes a sweep's journal to MLflow and copies its study into a database.
 
 It outlives its driver until all is written or MLflow fails. It answers each line of its standard input with one line.
-The first is `[uri, sweep, journal, URL of the study's copy or null, seconds to wait for the journal's lock]`; the
-answer, the problems that there are. Each other is the id of a trial or `""`; the answer, the
-`Standing` once it has written what it can.
+The first is `[uri, sweep, journal, URL of the study's copy or null, store or null, seconds to wait for the journal's
+lock]`; the answer, the problems that there are. Each other is the id of a trial or `""`; the answer, the `Standing`
+once it has written what it can.
 """
 
 from __future__ import annotations
@@ -160,13 +160,13 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a package prints is no answer
     if not (first := sys.stdin.readline()):
         return
-    uri, sweep, journal, study_url, lock_wait_s = json.loads(first)
+    uri, sweep, journal, study_url, store, lock_wait_s = json.loads(first)
     from sweeps.study_copy import StudyCopy  # the driver, which imports this file as well, needs none
 
     copy = StudyCopy(sweep, Path(journal).parent, study_url) if study_url else None
     try:
         with FileLock(f"{journal}.lock", timeout=lock_wait_s):
-            _serve(Writer(Runs(uri, sweep), Path(journal), copy), answers)
+            _serve(Writer(Runs(uri, sweep, store), Path(journal), copy), answers)
     except TrackingError as error:
         _say(answers, [str(error).removeprefix("tracking: ")])
     except Timeout:

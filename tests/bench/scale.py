@@ -130,11 +130,11 @@ def recorded(spec: SweepSpec, at_once: int) -> Iterator[Recorder]:
     """A sweep's listener, whose records are open; its trials read no files."""
     from sweeps.progress import Display, TrialCount
     from sweeps.recorder import Recorder, now_ms, scope_tags
-    from sweeps.tracking import Tracker
+    from sweeps.tracking import tracker_of
 
     config = configured(spec, unread_splits(), spec.method, spec.all_defaults())
     display, count = Display(Console(file=io.StringIO())), TrialCount(spec.trials, at_once, spec.objective)
-    with Tracker(spec.tracking_uri, spec.name, spec.folder, spec.study_url) as tracker:
+    with tracker_of(spec) as tracker:
         tracker.start_sweep(spec.text, scope_tags(config), now_ms())
         yield Recorder(spec, {spec.method: config}, tracker, display, count)
 

@@ -94,7 +94,7 @@ def _case(spec: SweepSpec, proxy: Proxy, rate: float) -> Case:
     ended = time.perf_counter()
     proxy.be("well")
     if waiting(journal):
-        sync_records(spec.tracking_uri, spec.name, spec.folder, spec.study_url)
+        sync_records(spec)
     synced = time.perf_counter()
     return Case(times_ms, left, ended - began, synced - ended, faults(spec, spec.storage / "mlflow.db"))
 

@@ -24,7 +24,7 @@ from mlflow.entities import Run
 from sweeps.spec import stored_spec
 from sweeps.study import study_storage
 from sweeps.work import prepared
-from tests.records import artifact, points, runs_of, the_run
+from tests.records import artifact, artifacts, points, runs_of, the_run
 from tests.smoke.servers import answer, free_port, model_server
 from tests.smoke.workspace import Workspace
 from trainables import pipelines
@@ -73,6 +73,7 @@ def test_trial_zero_is_the_methods_defaults(runs: dict[str, list[Run]]) -> None:
     (first,) = [run for run in runs["trial"] if run.data.tags["number"] == "0"]
     assert {name: float(first.data.params[name]) for name in DEFAULTS} == DEFAULTS
     assert len({run.data.params["config_id"] for run in runs["trial"]}) == 2
+    assert first.info.run_name == "trial 0: lambda_cls 1, alpha_cls 2, lr_scale 1"
 
 
 def test_every_step_is_recorded_on_its_trial_and_on_its_own_run(swept: Workspace, runs: dict[str, list[Run]]) -> None:
@@ -84,6 +85,9 @@ def test_every_step_is_recorded_on_its_trial_and_on_its_own_run(swept: Workspace
         assert ("loss_dist_cls" in step.data.metrics) == (index == 1)
         rows = list(csv.DictReader(artifact(swept.tracking_uri, step, "classes.csv").splitlines()))
         assert [row["class"] for row in rows] == list("0123456789")[: 5 * (index + 1)]
+        assert step.info.run_name == f"step {index + 1}: {', '.join(['0123456789'[:5], '0123456789'[5:]][index])}"
+        tables, pictures = {"classes.csv", "ap_matrix.json"}, {"ap.png", "boxes.jpg"}
+        assert artifacts(swept.tracking_uri, step) == tables | (pictures if index else set())
         known = [float(row["ap"]) for row in rows if row["ap"]]
         assert math.isclose(sum(known) / len(known), step.data.metrics["ap_all"], abs_tol=1e-12)
 
@@ -92,6 +96,7 @@ def test_the_sweep_run_tells_spec_versions_references_and_cost(swept: Workspace,
     (sweep,) = runs["sweep"]
     assert yaml.safe_load(artifact(swept.tracking_uri, sweep, "spec.yaml"))["name"] == "small"
     assert sweep.data.tags["version/torch"].startswith("2.13")
+    assert "`sweeps promote small`" in sweep.data.tags["mlflow.note.content"]
     assert {"reference/joint/ap_all", "reference/finetune/ap_old", "trials_finished"} <= set(sweep.data.metrics)
     assert sweep.data.metrics["core_hours_spent"] > 0
     assert sweep.data.metrics["core_hours_saved"] > 0  # the base step was trained once for both

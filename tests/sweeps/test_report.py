@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 
 from sweeps import figures
+from sweeps.description import description
+from sweeps.findings import read_findings
 from sweeps.report import sweep_report
-from sweeps.runs import Runs
-from tests.records import artifact, the_run
+from sweeps.runs import NOTE, Runs
+from sweeps.show import show_sweep
+from tests.records import artifact, artifacts, the_run
 from tests.sweeps.events import T0
 from tests.sweeps.page import Page
 from tests.sweeps.sweep_files import text_of
 
+REASON = "step 2, iteration 7: must be finite, but loss_cls[old] is <nan>"
 HOSTILE = "# </pre><script>alert(1)</script>\n"
 SECTIONS = ["result", "classes", "forgetting", "tradeoff", "parameters", "stopping", "hours", "protocol", "file"]
 
@@ -41,7 +45,7 @@ def sweep(uri: str, trials: int, **changes: Any) -> None:
         if verdict == "stopped":
             runs.log_epoch(str(number), {"ap_all_mid": 0.3, "ap_old_mid": 0.2, "ap_new_mid": 0.4}, 2, T0)
         runs.log_trial(str(number), {"progress": {"finished": 5, "stopped": 2, "failed": 0}[verdict]}, {}, T0)
-        runs.end_trial(str(number), verdict, T0)  # type: ignore[arg-type]
+        runs.end_trial(str(number), verdict, T0, REASON if verdict == "failed" else "")  # type: ignore[arg-type]
     runs.end_sweep("finished", {"core_hours_spent": 1.5, "core_hours_saved_steps": 0.25}, T0)
 
 
@@ -104,10 +108,43 @@ def test_before_any_trial_there_is_a_page(uri: str) -> None:
     assert "Sweep good" in page.texts["h1"]
 
 
-def test_the_report_is_kept_on_the_sweeps_run(uri: str) -> None:
+def test_reading_it_writes_nothing(uri: str) -> None:
     sweep(uri, 3)
-    page = sweep_report(uri, "good")
-    assert artifact(uri, the_run(uri, level="sweep"), "report.html") == page
+    sweep_report(uri, "good")
+    run = the_run(uri, level="sweep")
+    assert artifacts(uri, run) == {"spec.yaml"}
+    assert NOTE not in run.data.tags
+
+
+def test_the_sweeps_run_describes_itself_and_keeps_the_report(uri: str) -> None:
+    sweep(uri, 7)
+    Runs(uri, "good").log_report()
+    run = the_run(uri, level="sweep")
+    assert Page(artifact(uri, run, "report.html")).sections == SECTIONS
+    text = run.data.tags[NOTE]
+    lines = text.splitlines()
+    assert "| joint | 80.0 | 80.0 | 80.0 | 10.0 | 100 % |" in lines
+    assert r"**Best by ap\_all: trial 4**, cls\_loss kl, lambda\_cls 0.5" in lines
+    assert r"trial 6 failed: step 2, iteration 7: must be finite, but loss\_cls\[old\] is &lt;nan>" in lines
+    assert "- `sweeps promote good`" in text
+    assert "--resume" not in text
+
+
+def test_an_interrupted_sweep_says_how_to_go_on(uri: str) -> None:
+    runs = Runs(uri, "good")
+    runs.start_sweep(text_of(), {}, T0)
+    runs.end_sweep("stopped", {}, T0)
+    assert "- `sweeps run FILE --resume`" in description(read_findings(uri, "good"))
+
+
+def test_why_a_trial_failed_is_told_as_it_is(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep(uri, 7)
+    assert f"trial 6 failed: {REASON}" in Page(sweep_report(uri, "good")).texts["li"]
+    show_sweep(uri, "good")
+    title, *rows = capsys.readouterr().out.splitlines()
+    assert title.startswith("good: 7 trials")
+    assert [row.split()[0] for row in rows if "finished" in row] == ["4", "3", "1", "0"]
+    assert rows[-1] == f"trial 6 failed: {REASON}"
 
 
 def test_memory_is_shown_where_rows_differ_in_it() -> None:

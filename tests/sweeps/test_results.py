@@ -8,14 +8,18 @@ from typing import Any
 
 import pytest
 
+from search_spaces.distributions import Scalar
 from search_spaces.params import params_of
 from sweeps.connection import TrackingError
-from sweeps.results import Trial, best_trial, searched, typed_params
-from sweeps.runs import Runs, Scalar
+from sweeps.leaders import leading
+from sweeps.recorder import Ended
+from sweeps.results import Trial, best_trial, ranked, searched, typed_params
+from sweeps.runs import Runs
 from sweeps.spec import preset_values
 from tests.sweeps.events import T0
 from tests.sweeps.sweep_files import spec_of
 from trainables.catalog import DETECTORS, METHODS
+from trainables.config import TrialConfig
 from trainables.errors import SpecError
 
 SCOPE: dict[str, Scalar] = {"scenario": "digits/5+5", "detector": "gfl_r18_tiny", "method": "erd"}
@@ -36,10 +40,10 @@ def start(runs: Runs, number: int, role: str = "search", **params: Scalar) -> st
 
 def run(runs: Runs, number: int, verdict: Any, ap: float, role: str = "search") -> None:
     trial_id = start(runs, number, role)
-    runs.log_step(trial_id, 0, {"ap_all": 0.99}, T0, [], [])
+    runs.log_step(trial_id, 0, {"ap_all": 0.99}, T0, [], {})
     runs.log_epoch(trial_id, {"ap_all_mid": ap / 2, "ap_old_mid": 0.1, "loss": 3.0}, 1, T0)
     if verdict == "finished":
-        runs.log_step(trial_id, 1, {"ap_all": ap, "ap_old": 0.3}, T0, [], [])
+        runs.log_step(trial_id, 1, {"ap_all": ap, "ap_old": 0.3}, T0, [], {})
     runs.end_trial(trial_id, verdict, T0 + number + 3_600_000)
 
 
@@ -60,7 +64,7 @@ def test_trials_come_by_number_with_what_they_reached(runs: Runs, uri: str) -> N
 def test_one_stopped_at_the_end_of_a_step_has_what_it_reached_there(runs: Runs, uri: str) -> None:
     trial_id = start(runs, 0)
     runs.log_epoch(trial_id, {"ap_all_mid": 0.2}, 1, T0)
-    runs.log_step(trial_id, 1, {"ap_all": 0.4}, T0, [], [])
+    runs.log_step(trial_id, 1, {"ap_all": 0.4}, T0, [], {})
     runs.log_trial(trial_id, {"progress": 2}, {}, T0)
     runs.end_trial(trial_id, "stopped", T0)
     (found,) = searched(uri, "good")
@@ -76,7 +80,8 @@ def test_reading_creates_nothing(uri: str, tmp_path: Path) -> None:
 
 
 def trial(number: int, state: str = "finished", **ap: float) -> Trial:
-    return Trial(number, f"t{number}", state, "erd", {}, ap | {f"objective/{k}": v for k, v in ap.items()}, 0.1)
+    aims = {f"objective/{name}": value for name, value in ap.items() if "/" not in name}
+    return Trial(number, f"t{number}", state, "erd", {}, ap | aims, 0.1)
 
 
 FOUND = [
@@ -94,6 +99,38 @@ def test_the_best_trial_is_finished_and_of_equal_ones_the_first(objective: str, 
     spec = spec_of(objective=objective)
     for found in (FOUND, FOUND[::-1]):
         assert best_trial(spec, found).number == number
+
+
+def test_one_order_for_everyone() -> None:
+    spec = spec_of(constraints=["ap_old >= 0.4"])
+    held = {f"excess/{spec.aim.constraints[0].name}": -0.1}
+    missed = dict.fromkeys(held, 0.1)
+    found = [
+        trial(0, ap_all=0.9, **missed),
+        trial(1, "stopped", ap_all=0.95, **held),
+        trial(2, ap_all=0.5, **held),
+        trial(3, ap_all=0.6, **held, **{"race/mean": 0.6, "race/seeds": 2.0}),
+        trial(4, ap_all=0.6, **held, **{"race/mean": 0.5, "race/seeds": 3.0}),
+        trial(5, ap_all=0.5, **held, **{"race/mean": 0.55, "race/seeds": 3.0}),
+        trial(6, "failed"),
+    ]
+    assert [one.number for one in ranked(spec.aim, found)] == [5, 4, 3, 2, 0, 1, 6]
+    assert best_trial(spec, found).number == 5
+
+
+def test_leaders_of_a_search_by_rank_are_those_with_the_best_rank() -> None:
+    scenarios = ["digits/5+5", "digits/4+3+3"]
+    spec = spec_of(scenario=None, scenarios=scenarios, pooled="rank", seeds=3)
+    config = TrialConfig(
+        scenario=spec.scenario, data="", detector=spec.detector, method="erd", base_epochs=1, epochs=1, batch_size=1
+    )
+
+    def ended(number: int, *parts: float) -> Ended:
+        ap = {"objective/ap_all": sum(parts) / 2, **{f"scenario/{one}": p for one, p in zip("ab", parts, strict=True)}}
+        return Ended(number, str(number), "finished", "erd", {}, ap, 0.0, pooled="rank", config=config)
+
+    found = [ended(0, 0.9, 0.1), ended(1, 0.4, 0.4), ended(2, 0.3, 0.3)]  # trial 0 has the best mean
+    assert [one.number for one in leading(spec, found)] == [1, 0, 2]
 
 
 def test_a_trial_can_be_asked_for(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_sweep_that_runs_is_not_promoted_nor_are_its_records_written(
     monkeypatch.setattr(driver, "WAIT_S", 0.1)
     with FileLock(started.folder / "driver.lock"):
         with pytest.raises(SpecError, match="is in use by another process"):
-            sync_records(started.tracking_uri, started.name, started.folder, None)
+            sync_records(started)
         with Display() as display, pytest.raises(SpecError, match="is in use by another process"):
             promote_sweep(started, None, display)
 

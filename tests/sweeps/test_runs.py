@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from sweeps.connection import TrackingError, connect
-from sweeps.runs import Runs
-from tests.records import artifact, points, runs_of, the_run
+from sweeps.runs import NAME_CHARS, NOTE, Runs
+from tests.records import artifact, artifacts, points, runs_of, the_run
 from tests.sweeps.events import MATRIX, METRICS, PARAMS, SCOPE, T0, TABLE
+from trainables.records import PICTURE_FILE
+from trainables.store import Store
 
 
 def run_trial(runs: Runs, trial_id: str = "t1", *, num_steps: int = 2, at_ms: int = T0) -> None:
@@ -63,9 +65,10 @@ def test_a_step_holds_its_metrics_table_and_matrix(uri: str, database: Path) -> 
     run_sweep(uri)
     step = the_run(uri, level="step", step="1")
     assert step.data.metrics == {"ap_all": 0.4, "loss_cls": 0.7}
-    assert json.loads(artifact(uri, step, "ap_matrix.json")) == {"ap": [[0.4, None], [0.3, 0.5]]}
+    matrix = {"classes": ["car", "bus"], "ap": [[0.4, None], [0.3, 0.5]]}
+    assert json.loads(artifact(uri, step, "ap_matrix.json")) == matrix
     rows = list(csv.DictReader(artifact(uri, step, "classes.csv").splitlines()))
-    assert rows[0] == {"class": "0", "ap": "0.4", "ap_small": ""}
+    assert rows[0] == {"class": "car", "step": "1", "ap": "0.4", "ap_small": ""}
     assert (database.parent / "mlartifacts" / step.info.run_id / "artifacts" / "classes.csv").is_file()
 
 
@@ -78,6 +81,41 @@ def test_the_sweep_holds_spec_versions_references_and_texts(uri: str) -> None:
     assert sweep.data.tags["version/mlflow"].startswith("3.")
     assert points(uri, sweep, "reference/joint/ap_all") == [(1, 0.9)]
     assert sweep.data.metrics["trials_finished"] == 1
+    tags = connect(uri).get_experiment(runs.experiment_id).tags
+    assert f"](#/experiments/{runs.experiment_id}/runs?viewStateShareKey=trials)" in tags[NOTE]
+    assert json.loads(tags["mlflow.sharedViewState.trials"])["orderByKey"] == "metrics.`ap_all`"
+
+
+def test_runs_have_names_that_a_person_can_read(uri: str) -> None:
+    runs = run_sweep(uri)
+    assert the_run(uri, level="step", step="1").info.run_name == "step 2: bus"
+    runs.log_step("t1", 1, METRICS, T0, TABLE, MATRIX, "digits/4+3+3")
+    assert the_run(uri, step="digits/4+3+3:1").info.run_name == "digits/4+3+3, step 2: bus"
+    runs.start_trial("t2", PARAMS, SCOPE, T0, f"trial 7: {', '.join(f'parameter_{i} 0.5' for i in range(9))}")
+    name = the_run(uri, level="trial", trial_id="t2").info.run_name
+    assert name.startswith("trial 7: parameter_0 0.5, parameter_1 0.5")
+    assert name.endswith(" ...")
+    assert len(name) <= NAME_CHARS
+
+
+def test_a_step_that_its_trial_trained_has_pictures_as_far_as_the_store_has_them(uri: str, tmp_path: Path) -> None:
+    def build(folder: Path) -> None:
+        (folder / PICTURE_FILE).write_bytes(b"a picture")
+
+    store, scored = tmp_path / "store", {"step": 1}
+    Store(store).get("scores", scored, build)
+    for number, (root, identity) in enumerate([(store, scored), (store, {"step": 2}), (tmp_path / "none", scored)]):
+        runs = Runs(uri, f"pictures {number}", root)
+        runs.start_sweep("", SCOPE, T0)
+        runs.start_trial("t1", PARAMS, SCOPE, T0)
+        runs.log_step("t1", 0, METRICS, T0, TABLE, MATRIX)
+        runs.log_step("t1", 1, METRICS, T0, TABLE, MATRIX, scored=identity)
+        base, step = (the_run(uri, sweep=runs.sweep, level="step", step=index) for index in "01")
+        tables = {"classes.csv", "ap_matrix.json"}
+        assert [artifacts(uri, run) for run in (base, step)] == [
+            tables,
+            tables | {"ap.png"} | (set() if number else {PICTURE_FILE}),
+        ]
 
 
 @pytest.mark.parametrize("later_ms", [0, 60_000])
@@ -163,7 +201,7 @@ def test_mlflows_limits_hold(uri: str) -> None:
     runs.start_sweep("", SCOPE, T0)
     params = {f"method/p{i}": "x" * 7000 for i in range(120)}
     runs.start_trial("t1", params, {**SCOPE, "note": "y" * 9000}, T0)
-    runs.log_step("t1", 0, {f"m{i}": float(i) for i in range(1700)}, T0, [], [])
+    runs.log_step("t1", 0, {f"m{i}": float(i) for i in range(1700)}, T0, [], {})
     runs.end_trial("t1", "failed", T0, message="z" * 9000)
     trial, step = the_run(uri, level="trial"), the_run(uri, level="step")
     assert {len(value) for value in trial.data.params.values()} == {6000}

@@ -35,7 +35,7 @@ def earlier(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         runs.start_trial(str(number), values, tags, T0)
         metrics = {"ap_all": ap, "objective/ap_all": ap, "forgetting": 0.1}
         if ap:
-            runs.log_step(str(number), 1, metrics, T0, [], [])
+            runs.log_step(str(number), 1, metrics, T0, [], {})
         runs.end_trial(str(number), "finished" if ap else "stopped", T0)
 
 
