@@ -9,18 +9,18 @@ import pytest
 
 from tests.bench.processes import Command
 
-BURN = "import time; end = time.process_time() + 0.6\nwhile time.process_time() < end: pass"
+BURN = "import time\nwhile time.process_time() < 0.6: pass\nprint(flush=True); time.sleep(20)"
 ORPHAN = f"""
-import subprocess, sys, time
-subprocess.Popen([sys.executable, '-c', {BURN!r}], start_new_session=True)
-time.sleep(1.5)
+import subprocess, sys
+own = {{"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "start_new_session": True}}
+subprocess.Popen([sys.executable, "-c", {BURN!r}], **own).stdout.readline()
 """
 
 
 def test_cpu_seconds_are_those_of_all_processes_that_a_command_leaves_behind(tmp_path: Path) -> None:
     wall_s, cpu_s = Command([sys.executable, "-c", ORPHAN], tmp_path).wait()
-    assert 1.5 <= wall_s < 30
-    assert 0.4 < cpu_s < 3
+    assert wall_s > 0
+    assert cpu_s >= 0.6
 
 
 def test_lines_are_handed_on_and_a_failure_is_told(tmp_path: Path) -> None:
