@@ -35,6 +35,7 @@ OPSET = 18
 QUANTISED = "Conv"
 """The operators whose inputs and weights become int8; all else is computed in float32 between them."""
 WARM_UPS, RUNS = 5, 50
+PROVIDERS = ["CPUExecutionProvider"]
 Array = NDArray[Any]
 
 
@@ -130,7 +131,7 @@ class OnnxDetector:
     def __init__(self, path: Path) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(path, options, providers=PROVIDERS)
 
     def __call__(self, images: Array) -> tuple[Array, Array]:
         """Scores (1, N, C) and boxes (1, N, 4)."""
@@ -172,8 +173,7 @@ class Footprint:
     Attributes:
         file: of the whole file.
         weights: of its tensors of weights: int8 where they are quantised, without scales and biases then.
-        activations: the most that is alive at once while nodes run in their order, each value in float32 or, quantised,
-            in int8.
+        activations: the most that is alive at once while onnxruntime's nodes run in order, each value in its type.
         in_float: convolutions whose weights are not int8, by name.
     """
 
@@ -194,34 +194,45 @@ def footprint(path: Path) -> Footprint:
     return Footprint(
         file=path.stat().st_size,
         weights=sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in weights.values()),
-        activations=_peak(model, 1 if any(is_int8.values()) else 4),
+        activations=_peak(path),
         in_float=tuple(name for name, is_so in is_int8.items() if not is_so),
     )
 
 
-def _peak(model: onnx.ModelProto, width: int) -> int:
-    """The largest sum of values alive at a node, `width` bytes a number; (de)quantising takes no memory of its own."""
-    shapes = _shapes(model)
-    same = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")}
-
-    def origin(name: str) -> str:
-        return origin(same[name]) if name in same else name
-
-    nodes = [node for node in model.graph.node if node.output[0] not in same]
-    constant = {one.name for one in model.graph.initializer}
-    used = [{origin(name) for name in node.input if name} - constant for node in nodes]
+def _peak(path: Path) -> int:
+    """The largest sum of values alive at a node, as onnxruntime runs a file."""
+    model = _as_run(path)
+    nodes, num_bytes = model.graph.node, _num_bytes(model)
+    used = [num_bytes.keys() & set(node.input) for node in nodes]
     last = {name: number for number, names in enumerate(used) for name in names}
-    last |= {origin(output.name): len(nodes) for output in model.graph.output}
+    last |= {output.name: len(nodes) for output in model.graph.output}
     alive, peak = {"images"}, 0
     for number, node in enumerate(nodes):
-        alive |= set(node.output)
-        peak = max(peak, sum(width * shapes.get(name, 0) for name in alive))
+        alive |= num_bytes.keys() & set(node.output)
+        peak = max(peak, sum(num_bytes[name] for name in alive))
         alive = {name for name in alive if last.get(name, -1) > number}
     return peak
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, int]:
-    """By name how many numbers a value holds."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    values = (*inferred.value_info, *inferred.input, *inferred.output)
-    return {value.name: int(np.prod([side.dim_value for side in value.type.tensor_type.shape.dim])) for value in values}
+def _as_run(path: Path) -> onnx.ModelProto:
+    """The graph that onnxruntime makes of a file: what it fuses is one node, what it computes in int8 is in int8."""
+    with TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(Path(folder, "run.onnx"))
+        onnxruntime.InferenceSession(path, options, providers=PROVIDERS)
+        return onnx.load(options.optimized_model_filepath)
+
+
+def _num_bytes(model: onnx.ModelProto) -> dict[str, int]:
+    """By name the bytes of each value, constants left out, as a run has them."""
+    every, options = onnx.ModelProto(), onnxruntime.SessionOptions()
+    every.CopyFrom(model)
+    values = dict.fromkeys(name for node in model.graph.node for name in node.output if name)
+    del every.graph.output[:]
+    every.graph.output.extend(onnx.ValueInfoProto(name=name) for name in values)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(every.SerializeToString(), options, providers=PROVIDERS)
+    images = np.zeros(session.get_inputs()[0].shape, np.float32)
+    found = zip(values, session.run(list(values), {"images": images}), strict=True)
+    return {"images": images.nbytes, **{name: array.nbytes for name, array in found}}

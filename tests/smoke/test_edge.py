@@ -79,7 +79,8 @@ def test_int8_of_nanodet_plus_m_is_small_and_holds_no_convolution_in_float(tmp_p
     assert after.weights < 1.25e6
     assert after.file < 1.6e6
     assert after.in_float == ()
-    assert (before.weights, before.activations) == (4 * after.weights, pytest.approx(4 * after.activations, rel=0.01))
+    assert before.weights == 4 * after.weights
+    assert before.activations / 4 < after.activations < before.activations  # not all is int8 between convolutions
     scores, boxes = OnnxDetector(small)(images[0])
     assert (scores.shape, boxes.shape) == ((1, 2125, 20), (1, 2125, 4))
     name = before.in_float[0]
