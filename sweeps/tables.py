@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from textwrap import fill
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
+
+from sweeps.terminal import console
 
 
 class TextTable:
@@ -20,7 +23,9 @@ class TextTable:
     """
 
     def __init__(self, title: str, *columns: str, words: Collection[str] = (), wrapped: Collection[str] = ()) -> None:
-        self._table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
+        # Rich would break the title where the table ends.
+        above = Text(fill(title, console().width, break_on_hyphens=False), no_wrap=True, overflow="ignore")
+        self._table = Table(title=above, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
         for name in columns:
             self._table.add_column(
                 Text(name), justify="left" if name in words else "right", no_wrap=name not in wrapped
