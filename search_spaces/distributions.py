@@ -18,6 +18,9 @@ class Uniform:
     high: float
     step: float | None = None
 
+    def __str__(self) -> str:
+        return f"{self.low:g} .. {self.high:g}" + (f" step {self.step:g}" if self.step else "")
+
     def problem(self, name: str, value: object) -> str | None:
         """What is wrong with `value`, or None."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -36,6 +39,9 @@ class LogUniform(Uniform):
 
     zero: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.low:g} .. {self.high:g} log"
+
     def problem(self, name: str, value: object) -> str | None:
         """What is wrong with `value`, or None."""
         if self.zero and value == 0 and not isinstance(value, bool):
@@ -51,6 +57,9 @@ class IntUniform:
     high: int
     log: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.low} .. {self.high}" + " log" * self.log
+
     def problem(self, name: str, value: object) -> str | None:
         """What is wrong with `value`, or None."""
         if isinstance(value, bool) or not isinstance(value, int):
@@ -65,6 +74,9 @@ class Choice:
     """One of `values`."""
 
     values: tuple[Scalar, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.values))
 
     def problem(self, name: str, value: object) -> str | None:
         """What is wrong with `value`, or None."""

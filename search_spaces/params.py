@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from search_spaces.distributions import Distribution, LogUniform, Scalar, Uniform
+from search_spaces.distributions import Distribution, Scalar
 
 METHOD, OPTIM = "method", "optim"
 """What the search calls the choice of a method, and the parameters of optimisation beside those of each method."""
@@ -144,18 +144,6 @@ def table(cls: type) -> list[tuple[str, str, str, str]]:
     """Rows (name, default, range, source) for people."""
     return [
         (param.name, f"{param.default:g}" if isinstance(param.default, float) else str(param.default),
-         _range(param), param.source)
+         str(param.distribution), param.source)
         for param in params_of(cls).values()
     ]  # fmt: skip
-
-
-def _range(param: Param) -> str:
-    kind = param.distribution
-    if hasattr(kind, "values"):
-        return ", ".join(map(str, kind.values))
-    text = f"{kind.low:g} .. {kind.high:g}"
-    if isinstance(kind, LogUniform) or getattr(kind, "log", False):
-        text += " log"
-    elif isinstance(kind, Uniform) and kind.step:
-        text += f" step {kind.step:g}"
-    return text

@@ -52,6 +52,7 @@ def test_check_says_what_will_be_searched_and_leaves_nothing(tmp_path: Path) -> 
     assert (checked.returncode, checked.stderr) == (0, "")
     lines = checked.stdout.splitlines()
     assert lines[0] == "mine.yaml: good. 7 trials of erd on digits/5+5, gfl_r18_tiny"
+    assert lines[1] == "  erd/alpha_cls from 1 .. 3 step 0.25, first: 2.0"
     assert [line.split()[0] for line in lines[1:]] == ["erd/alpha_cls", "erd/lambda_cls", "optim/lr_scale"]
     assert list(tmp_path.iterdir()) == [file]
 
