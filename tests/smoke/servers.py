@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 NICENESS = 10  # of what elsewhere has a machine of its own
@@ -47,11 +48,17 @@ def answer(process: subprocess.Popen[Any], url: str, within_s: float = 120.0) ->
 
     Raises:
         AssertionError: it has ended, or is silent for too long.
+        HTTPError: it refuses.
     """
     until = time.monotonic() + within_s
     while True:
-        with suppress(OSError), urlopen(url, timeout=5) as said:
-            return bytes(said.read())
+        try:
+            with urlopen(url, timeout=5) as said:
+                return bytes(said.read())
+        except HTTPError:
+            raise
+        except OSError:
+            pass  # it does not listen yet
         assert process.poll() is None, f"{url}: the server has ended"
         assert time.monotonic() < until, f"{url}: the server does not answer"
         time.sleep(0.2)
