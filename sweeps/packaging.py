@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from trainables.environment import package_versions
@@ -19,6 +20,7 @@ def write_model(checkpoint: Path, run_id: str, folder: Path) -> None:
     from mlflow.pyfunc import save_model
     from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
+    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # it misses pip, where uv made this one
     versions = package_versions()
     # Palimpsest is on no package index: a requirement would install whatever has its name there.
     own = {name: versions.pop(name) for name in ("palimpsest",) if name in versions}

@@ -48,7 +48,7 @@ def step_figure(
     right.set_title("AP by step")
     right.set_xticks(steps)
     right.set_xlabel("step")
-    right.set_ylim(bottom=0)
+    right.set_ylim(0, 110 * max((v for values in curves.values() for v in values if v > 0), default=1.0))
     right.grid(alpha=0.3)
     right.legend()
     return figure

@@ -20,5 +20,7 @@ VIEW = json.dumps({
 
 def links(experiment_id: str) -> str:
     """Markdown: the trials as a table and as charts."""
-    runs = f"#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW_TAG.rpartition('.')[2]}"
+    # Without the type of work MLflow's pages are those of language models.
+    view = f"viewStateShareKey={VIEW_TAG.rpartition('.')[2]}&workflowType=machine_learning"
+    runs = f"#/experiments/{experiment_id}/runs?{view}"
     return f"[Trials, the highest AP first]({runs}) | [AP and forgetting by step]({runs}&compareRunsMode=CHART)"
