@@ -18,12 +18,12 @@ def description(found: Findings) -> str:
 
 
 def _parts(found: Findings) -> Iterator[str]:
-    yield escaped(lead(found))
-    yield _table(leaderboard(found))
-    if found.finished:
+    if found.finished:  # first, as MLflow folds what comes after some lines
         best = found.finished[0]
         given = {name: best.params[name] for name in found.spec.space if name in best.params}
         yield f"**Best by {escaped(found.spec.objective.name)}: trial {best.number}**, {escaped(parameters(given))}"
+    yield escaped(lead(found))
+    yield _table(leaderboard(found))
     for scenario, rows in (found.result or {}).items():
         yield f"**On the test split of {escaped(scenario)}**"
         yield _table(final_board(rows))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from search_spaces.distributions import Scalar
 from sweeps.connection import KnownRun, TrackingError, answered, connect, database_file, known_runs
 from sweeps.step_figure import CURVES, step_figure
-from sweeps.views import VIEW, VIEW_TAG, links
+from sweeps.views import VIEW_TAGS, links
 from trainables.environment import package_versions
 from trainables.errors import one_line
 from trainables.records import known_picture
@@ -85,7 +85,7 @@ class Runs:
 
     def start_sweep(self, spec_yaml: str, tags: Mapping[str, Scalar], timestamp_ms: int) -> None:
         """Open the run of the sweep; it holds the spec and the versions of the packages. Save a view of its trials."""
-        for name, value in {VIEW_TAG: VIEW, NOTE: links(self.experiment_id)}.items():
+        for name, value in {**VIEW_TAGS, NOTE: links(self.experiment_id)}.items():
             self._client.set_experiment_tag(self.experiment_id, name, value)
         run = self._open(("sweep", "", ""), self.sweep, timestamp_ms, tags)
         self._batch(run, tags={f"version/{name}": version for name, version in package_versions().items()})

@@ -1,26 +1,36 @@
-"""How MLflow's pages show a sweep's trials: a saved view of them, and the links that lead to it."""
+"""How MLflow's pages show a sweep's trials: saved views of them, and the links that lead there."""
 
 from __future__ import annotations
 
 import json
 
-VIEW_TAG = "mlflow.sharedViewState.trials"
-"""The tag of an experiment in which MLflow 3 keeps a view called `trials`, as its button `Share view` does."""
-VIEW = json.dumps({
-    "searchFilter": "tags.role = 'search'",
-    "orderByKey": "metrics.`ap_all`",
-    "orderByAsc": False,
-    "selectedColumns": [
-        "metrics.`ap_all`", "metrics.`ap_old`", "metrics.`ap_new`", "metrics.`forgetting`", "tags.`verdict`",
-    ],
-    "chartsSearchFilter": "^(ap_all|ap_old|ap_new|forgetting)$",
-})  # fmt: skip
-"""The search's trials, the best first; what MLflow does not know in it, it leaves out."""
+_METRICS = ("ap_all", "ap_old", "ap_new", "forgetting")
+
+
+def _view(search_filter: str) -> str:
+    """The best first; what MLflow does not know in it, it leaves out."""
+    return json.dumps({
+        "searchFilter": search_filter,
+        "orderByKey": "metrics.`ap_all`",
+        "orderByAsc": False,
+        "selectedColumns": [*(f"metrics.`{name}`" for name in _METRICS), "tags.`verdict`"],
+        "chartsSearchFilter": f"^({'|'.join(_METRICS)})$",
+    })  # fmt: skip
+
+
+VIEW_TAGS = {
+    "mlflow.sharedViewState.finished": _view("tags.role = 'search' and tags.verdict = 'finished'"),
+    "mlflow.sharedViewState.trials": _view("tags.role = 'search'"),
+}
+"""The tags of an experiment in which MLflow 3 keeps views by their names, as its button `Share view` does."""
 
 
 def links(experiment_id: str) -> str:
-    """Markdown: the trials as a table and as charts."""
-    # Without the type of work MLflow's pages are those of language models.
-    view = f"viewStateShareKey={VIEW_TAG.rpartition('.')[2]}&workflowType=machine_learning"
-    runs = f"#/experiments/{experiment_id}/runs?{view}"
-    return f"[Trials, the highest AP first]({runs}) | [AP and forgetting by step]({runs}&compareRunsMode=CHART)"
+    """Markdown: the finished trials as a table, and all as charts."""
+
+    def runs(view: str) -> str:
+        # Without the type of work MLflow's pages are those of language models.
+        return f"#/experiments/{experiment_id}/runs?viewStateShareKey={view}&workflowType=machine_learning"
+
+    table, charts = runs("finished"), f"{runs('trials')}&compareRunsMode=CHART"
+    return f"[Finished trials, the highest AP first]({table}) | [AP and forgetting by step]({charts})"

@@ -82,8 +82,9 @@ def test_the_sweep_holds_spec_versions_references_and_texts(uri: str) -> None:
     assert points(uri, sweep, "reference/joint/ap_all") == [(1, 0.9)]
     assert sweep.data.metrics["trials_finished"] == 1
     tags = connect(uri).get_experiment(runs.experiment_id).tags
-    assert f"](#/experiments/{runs.experiment_id}/runs?viewStateShareKey=trials&workflowType=machine_learning)" in tags[NOTE]
-    assert json.loads(tags["mlflow.sharedViewState.trials"])["orderByKey"] == "metrics.`ap_all`"
+    for view in ("finished", "trials"):
+        assert f"](#/experiments/{runs.experiment_id}/runs?viewStateShareKey={view}&workflowType=" in tags[NOTE]
+        assert json.loads(tags[f"mlflow.sharedViewState.{view}"])["orderByKey"] == "metrics.`ap_all`"
 
 
 def test_runs_have_names_that_a_person_can_read(uri: str) -> None:
