@@ -246,7 +246,7 @@ def _slug(scenario: Any, number: int) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return read_at_most(path, MAX_BYTES).decode()
+        return read_at_most(path.expanduser(), MAX_BYTES).decode()  # `ray job submit` puts a `~` into quotes
     except OSError as error:
         shipped = ", ".join(sorted(config.name for config in CONFIGS.glob("*.yaml")))
         problem = f"cannot be read ({error.strerror}); shipped sweep files, in {CONFIGS}: {shipped}"

@@ -136,5 +136,5 @@ def wait_for(hosts: Hosts, name: str, said: str) -> None:
     end = time.monotonic() + 600
     while said not in (printed := logs(hosts, name)):
         assert time.monotonic() < end, printed[-3000:]
-        assert "FAILED" not in at_desk(hosts, "job", "status", *JOBS, name), printed[-3000:]
+        assert "failed" not in at_desk(hosts, "job", "status", *JOBS, name).lower(), printed[-3000:]
         time.sleep(2)

@@ -57,6 +57,15 @@ def test_check_says_what_will_be_searched_and_leaves_nothing(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_a_file_in_the_home_folder_may_be_named_by_a_quoted_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yaml").write_text(text_of())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    checked = CliRunner().invoke(main, ["check", "~/mine.yaml"])
+    assert checked.output.startswith("mine.yaml: good. ")
+
+
 @pytest.mark.parametrize("verb", ["check", "data", "debug", "run"])
 def test_a_file_with_mistakes_is_refused_in_plain_lines(tmp_path: Path, verb: str) -> None:
     file = tmp_path / "mine.yaml"
