@@ -80,7 +80,7 @@ def run(options: list[str]) -> dict[str, float]:
         written = time.time()
         trials = [read(file) for file in (spec.folder / "trials").glob("*/events.jsonl")]
         problems = faults(spec, Path(folder, "mlflow.db"))
-    runs = [(_seconds(events[0]), _seconds(events[-1])) for events in trials]
+    runs = [(_first_sleep(events), _seconds(events[-1])) for events in trials]
     full, last = _all_at_work(runs), max(began for began, _ in runs)
     sleeps = [(_seconds(event) - event[SLEPT], _seconds(event)) for events in trials for event in events]
     per_report = cost.busy_s / len(sleeps)
@@ -147,6 +147,11 @@ def _waits() -> Iterator[list[float]]:
 
     with patch.object(ray, "wait", timed):
         yield waits
+
+
+def _first_sleep(events: Sequence[Mapping[str, Any]]) -> float:
+    """When a trial is at work: after its first report, with which a new process loads more packages of Ray's."""
+    return next(_seconds(event) - event[SLEPT] for event in events if event[SLEPT])
 
 
 def _seconds(event: Mapping[str, Any]) -> float:
