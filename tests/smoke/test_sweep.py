@@ -208,10 +208,11 @@ def test_the_champion_detects_without_this_projects_names(
 ) -> None:
     split = prepared(stored_spec("small", promoted.folder / "runs")).test
     names, images = tuple("0123456789"), split.coco["images"]
+    detector = load_exported(champion)
     dataset = DetectionDataset(
         split.coco, split.images, names, pipelines.test_pipeline(DETECTORS["gfl_r18_tiny"].recipe), test_mode=True
     )
-    expected = predict(load_exported(champion), dataset, range(10), 1)
+    expected = predict(detector, dataset, range(10), 1)
     paths = [split.images / image["file_name"] for image in images]
     model, contents = mlflow.pyfunc.load_model(CHAMPION), [path.read_bytes() for path in paths]
     found = model.predict({"image": contents})
