@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 NAMES = (
     "ckd",
     "cluster",
+    "defaults",
     "evaluation",
     "iteration",
     "latent",
