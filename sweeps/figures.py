@@ -15,6 +15,7 @@ from search_spaces.params import METHOD
 from sweeps.findings import Findings
 from sweeps.results import Trial, pareto_front
 from sweeps.samplers import directions, optuna_distribution
+from sweeps.step_figure import ap_points
 from trainables.objectives import COSTS, Objective
 
 if TYPE_CHECKING:
@@ -28,10 +29,9 @@ def heat_map(found: Findings) -> go.Figure | None:
     """AP by step and class of the best trial."""
     if (matrix := found.matrix) is None:
         return None
-    columns = range(len(matrix.classes))
     figure = go.Figure(
         go.Heatmap(
-            z=[[_points(row[label] if label < len(row) else None) for label in columns] for row in matrix.rows],
+            z=ap_points(matrix.rows, len(matrix.classes)),
             x=list(matrix.classes),
             y=[f"after step {step + 1}" for step in range(len(matrix.rows))],
             colorscale="Viridis",
@@ -41,10 +41,6 @@ def heat_map(found: Findings) -> go.Figure | None:
     )
     figure.update_yaxes(autorange="reversed")
     return figure.update_layout(title=f"AP by step and class, trial {matrix.number}", xaxis={"type": "category"})
-
-
-def _points(ap: float | None) -> float | None:
-    return None if ap is None else 100 * ap
 
 
 def forgetting_curves(found: Findings) -> go.Figure:

@@ -19,8 +19,8 @@ from sweeps.spec import SweepSpec
 from sweeps.tracking import Tracker
 from trainables.config import Runtime
 from trainables.objectives import COSTS
+from trainables.records import partial_step
 from trainables.scenarios import Scenario
-from trainables.store import Store
 from trainables.tune import chain_task
 
 
@@ -43,7 +43,7 @@ def run_race(
             config = replace(leaders[number].config, seed=seed, scenario=scenario)
             name = f"trial {number}, seed {seed}" + (f", {scenario.name}" if spec.aim.pooled else "")
             tasks.submit(name, chain_task, config, runtime, optional=True)
-            under_way[name] = Store(runtime.store).partial("steps", config.step_identity(len(scenario.steps) - 1))
+            under_way[name] = partial_step(config, runtime)
             names[number].append(name)
         results = tasks.results(under_way)
         recorder.spent_s += tasks.spent_s

@@ -26,9 +26,8 @@ from sweeps.tracking import Tracker, tracker_of
 from trainables.config import Runtime, TrialConfig, under_schedule
 from trainables.datasets import Splits
 from trainables.objectives import trained
-from trainables.records import chain_metrics, known_joint_ap, known_score
+from trainables.records import chain_metrics, known_joint_ap, known_score, partial_step
 from trainables.scenarios import NAMED, Scenario
-from trainables.store import Store
 from trainables.tune import chain_task, export_task
 
 Events = list[dict[str, Any]]
@@ -113,19 +112,18 @@ def _train(
     tasks, seeds = Tasks(connect_ray(), spec, display), spec.promotion.seeds
     finals = {name: [work.final(spec, config, seed, scenario) for seed in seeds] for name, config in configs.items()}
     any_config = next(iter(finals.values()))[0]
-    last = len(any_config.scenario.steps) - 1
     base = base_tasks(tasks, any_config, teachers, runtime)
     first = [base, *joint_tasks(tasks, spec, any_config, runtime)]
     for name, chains in finals.items():
         for seed, config in zip(seeds, chains, strict=True):
             tasks.submit(f"{name}, seed {seed}", chain_task, config, runtime, *first, optional=name != BEST)
-    store = Store(runtime.store)
-    under_way = {
-        f"{name}, seed {config.seed}": store.partial("steps", config.step_identity(last))
-        for name, chains in finals.items()
-        for config in chains
-    }
-    results = tasks.results(under_way)
+    results = tasks.results(
+        {
+            f"{name}, seed {config.seed}": partial_step(config, runtime)
+            for name, chains in finals.items()
+            for config in chains
+        }
+    )
     keys = {name: [f"{name}, seed {seed}" for seed in seeds] for name in configs}
     return {name: [results[key] for key in own] for name, own in keys.items() if results.keys() >= set(own)}
 

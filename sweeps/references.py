@@ -16,8 +16,7 @@ from trainables.catalog import METHODS
 from trainables.config import Runtime, TrialConfig
 from trainables.environment import printing_into
 from trainables.errors import in_a_line
-from trainables.records import PROGRESS_FILE, chain_metrics, known_score
-from trainables.store import Store
+from trainables.records import PROGRESS_FILE, chain_metrics, known_score, partial_step
 from trainables.table_plans import image_plan, latent_plan, response_plan, shares_backbone, target_plan
 from trainables.tune import chain_task, first_step_task, tables_task
 
@@ -124,14 +123,10 @@ class References:
             tables.append(tasks.submit(name, tables_task, own, runtime, tables[-1]))
         for name, other in others.items():
             tasks.submit(name, chain_task, other, runtime, *tables, *first, optional=True)
-        store = Store(runtime.store)
-        steps = {
-            joint_name(step, last): store.partial("steps", config.joint(step).step_identity(0))
-            for step in range(1, last + 1)
-        }
+        chains = {joint_name(step, last): config.joint(step) for step in range(1, last + 1)}
+        steps = {name: partial_step(chain, runtime) for name, chain in (chains | dict(others)).items()}
         below = teachers or {"base step": config}
-        steps |= {name: store.partial("steps", own.step_identity(0)) for name, own in below.items()}
-        steps |= {name: store.partial("steps", other.step_identity(last)) for name, other in others.items()}
+        steps |= {name: partial_step(own, runtime, 0) for name, own in below.items()}
         self._tasks, self._steps, self._others = tasks, steps, others
 
     def results(self) -> tuple[dict[str, list[dict[str, Any]]], float]:

@@ -74,8 +74,8 @@ def _run(spec: SweepSpec, ray: Any, display: Display) -> None:
     splits = work.prepared(spec)
     bases = work.base_configs(spec, splits)
     config = bases[spec.method]
-    scale, rule = float(config.optim["lr_scale"]), str(config.params.get("lr_rule", "linear"))
-    rate = lr_line(config.recipe, scale, config.batch_size, config.devices, rule)
+    scale = float(config.optim["lr_scale"])
+    rate = lr_line(config.recipe, scale, config.batch_size, config.devices, config.lr_rule)
     display.say(f"trial 0: {rate}")
     references = _references(ray, spec, bases, splits, preflight, display)  # they train while MLflow opens
     with tracker_of(spec) as tracker:

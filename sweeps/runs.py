@@ -6,27 +6,20 @@ created, so writing an event again (a restored sweep, a repaired outage) changes
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, zip_longest
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from search_spaces.distributions import Scalar
 from sweeps.connection import KnownRun, TrackingError, answered, connect, database_file, known_runs
-from sweeps.step_figure import CURVES, step_figure
+from sweeps.step_artifacts import log_pictures, log_tables
+from sweeps.step_figure import CURVES
 from sweeps.views import VIEW_TAGS, links
 from trainables.environment import package_versions
 from trainables.errors import one_line
-from trainables.records import known_picture
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Verdict = Literal["finished", "stopped", "failed"]
 
@@ -41,7 +34,6 @@ NAME_CHARS = 100  # of a run: what a table of runs can show
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as the description of a run or an experiment."""
 
-_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -152,15 +144,10 @@ class Runs:
         if not scenario:
             self._batch(trial, news, at_ms, step)
         self._batch(run, news, at_ms, step)
-        self._client.log_text(run.run_id, _csv(class_table), "classes.csv")
-        self._client.log_text(run.run_id, json.dumps(_nan_as_null(ap_matrix), allow_nan=False), "ap_matrix.json")
+        log_tables(self._client, run.run_id, class_table, ap_matrix)
         if scored is not None:
-            figure = _if_possible(lambda: self._figure(trial_id, step, ap_matrix, scenario))
-            picture = _if_possible(lambda: known_picture(self._store, scored) if self._store else None)
-            if figure:
-                self._client.log_figure(run.run_id, figure, "ap.png")
-            if picture:
-                self._client.log_artifact(run.run_id, str(picture))
+            curves = self._curves(trial_id, step, scenario)
+            log_pictures(self._client, run.run_id, ap_matrix, curves, self._store, scored)
         self._close(run, "FINISHED", at_ms)
 
     def log_trial(
@@ -232,11 +219,11 @@ class Runs:
         self.log_text(report, "report.html")
         self._batch(self._run("sweep"), tags={NOTE: note})
 
-    def _figure(self, trial_id: str, step: int, ap_matrix: Mapping[str, Any], scenario: str) -> Figure:
+    def _curves(self, trial_id: str, step: int, scenario: str) -> dict[str, list[float]]:
+        """The metrics that are drawn against the step, after each step up to `step`."""
         keys = [("step", trial_id, _step_key(scenario, number)) for number in range(step + 1)]
         steps = [self._known[key].metrics if key in self._known else {} for key in keys]
-        curves = {name: [metrics.get(name, math.nan) for metrics in steps] for name in CURVES}
-        return step_figure(ap_matrix["classes"], ap_matrix["ap"], curves)
+        return {name: [metrics.get(name, math.nan) for metrics in steps] for name in CURVES}
 
     def _open_experiment(self) -> str:
         experiment = self._client.get_experiment_by_name(self.sweep)
@@ -329,15 +316,6 @@ def _shortened(name: str) -> str:
     return shorten(name, NAME_CHARS, placeholder=" ...")
 
 
-def _if_possible(make: Callable[[], _T]) -> _T | None:
-    """What `make` returns; a picture that cannot be had is no reason to write nothing."""
-    try:
-        return make()
-    except Exception as error:  # whatever it is: a store that is away, a class name that cannot be drawn
-        _log.warning("a step has a picture less: %s", one_line(error))
-        return None
-
-
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 
@@ -348,21 +326,3 @@ def _chunks(items: list[_T], size: int) -> list[list[_T]]:
 
 def _texts(values: Mapping[str, Scalar], max_chars: int) -> dict[str, str]:
     return {name: str(value)[:max_chars] for name, value in values.items()}
-
-
-def _csv(rows: Sequence[Mapping[str, Scalar | None]]) -> str:
-    """Rows under a header that has every column named in any row; nan is an empty cell."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_nan_as_null(row) for row in rows)
-    return text.getvalue()
-
-
-def _nan_as_null(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _nan_as_null(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_nan_as_null(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,6 +15,14 @@ MAX_ACROSS = 12  # names of classes that have room beside each other
 MAX_CELLS = 200  # with more, their numbers cannot be read
 
 
+def ap_points(ap: Sequence[Sequence[float | None]], num_classes: int) -> list[list[float]]:
+    """AP by step and class in COCO points; nan where there is none, and for classes that are still to come."""
+    return [
+        [math.nan if value is None else 100 * value for value in (*row, *[None] * (num_classes - len(row)))]
+        for row in ap
+    ]
+
+
 def step_figure(
     classes: Sequence[str], ap: Sequence[Sequence[float | None]], curves: Mapping[str, Sequence[float]]
 ) -> Figure:
@@ -32,7 +40,7 @@ def step_figure(
     figure.subplots_adjust(left=0.08, right=0.985, top=0.91, bottom=0.34 if upright else 0.13, wspace=0.08)
     left, right = figure.subplots(1, 2, width_ratios=[2, 1])
     steps = range(1, len(ap) + 1)
-    cells = [[_points(row[label] if label < len(row) else None) for label in range(len(classes))] for row in ap]
+    cells = ap_points(ap, len(classes))
     drawn = left.imshow(cells, aspect="auto", cmap="viridis", vmin=0, vmax=100)
     figure.colorbar(drawn, ax=left, pad=0.015)
     left.set_title("AP by step and class")
@@ -52,7 +60,3 @@ def step_figure(
     right.grid(alpha=0.3)
     right.legend()
     return figure
-
-
-def _points(ap: float | None) -> float:
-    return math.nan if ap is None else 100 * ap

@@ -96,6 +96,11 @@ class TrialConfig:
         return METHODS[self.method].params(**self.params)
 
     @property
+    def lr_rule(self) -> str:
+        """How the learning rate follows the batch from `first_step` on; only some methods say."""
+        return str(getattr(self.method_params, "lr_rule", "linear"))
+
+    @property
     def config_id(self) -> str:
         """The hash of everything that determines the trial's numbers."""
         identity = self.step_identity(len(self.scenario.steps) - 1)

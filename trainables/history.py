@@ -18,7 +18,7 @@ from typing import Any
 
 from trainables.config import Runtime, Segment, TrialConfig
 from trainables.files import read_json, written_whole
-from trainables.records import STATE_FILE, state_file
+from trainables.records import STATE_FILE, partial_step
 
 HISTORY_FILE = "history.json"
 
@@ -74,4 +74,4 @@ def adopt_state(folder: Path, config: TrialConfig, runtime: Runtime, progress: i
 def _state_at(config: TrialConfig, runtime: Runtime, progress: int) -> Path:
     """The state of the step that is under way, or begins, at `progress`."""
     step = progress // config.epochs + config.first_step
-    return state_file(config, runtime, min(step, len(config.scenario.steps) - 1))
+    return partial_step(config, runtime, min(step, len(config.scenario.steps) - 1)) / STATE_FILE

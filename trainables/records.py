@@ -28,9 +28,9 @@ On VOC's images also VOC's columns (`trainables.voc_evaluation.columns`).
 """
 
 
-def state_file(config: TrialConfig, runtime: Runtime, step: int) -> Path:
-    """Where the state of `step` is kept while it is under way; its progress is beside it."""
-    return Store(runtime.store).partial("steps", config.step_identity(step)) / STATE_FILE
+def partial_step(config: TrialConfig, runtime: Runtime, step: int = -1) -> Path:
+    """The folder of `step`, or of the last one, while it is trained: its state and its progress."""
+    return Store(runtime.store).partial("steps", config.step_identity(step % len(config.scenario.steps)))
 
 
 def score_identity(config: TrialConfig, runtime: Runtime, step: int) -> dict[str, Any]:

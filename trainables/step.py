@@ -24,7 +24,7 @@ from trainables.metrics import KINDS
 from trainables.pictures import write_picture
 from trainables.prediction import predict
 from trainables.ranks import announce
-from trainables.records import AP_FILE, FACTS_FILE, WEIGHTS_FILE, ClassAP, score_identity, state_file
+from trainables.records import AP_FILE, FACTS_FILE, STATE_FILE, WEIGHTS_FILE, ClassAP, partial_step, score_identity
 from trainables.step_data import scored_data
 from trainables.store import Store
 from trainables.training import on_device, train_step
@@ -58,7 +58,7 @@ def run_step(
         if config.checkpoint:
             student, facts = from_checkpoint(config)
         else:
-            state = state_file(config, runtime, step)
+            state = partial_step(config, runtime, step) / STATE_FILE
             before = previous.weights if previous else teacher_weights(config, runtime)
             announce(train_step, config, runtime, step, before, state, None)
             student, facts = train_step(config, runtime, step, before, state, after_epoch)

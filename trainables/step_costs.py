@@ -84,4 +84,7 @@ def peak_memory_mb(device: str) -> float:
     """The largest memory so far, in MiB: of the process or, on a GPU, of torch there."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
+    with contextlib.suppress(OSError):  # Linux; its ru_maxrss begins with that of the process that forked this one
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if sys.platform == "darwin" else 10)

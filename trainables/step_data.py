@@ -37,8 +37,8 @@ def _replayed(config: TrialConfig, runtime: Runtime, step: int) -> list[Kept]:
     """The images of earlier steps that `step` replays."""
     if not step or not METHODS[config.method].replays:
         return []
-    size, policy = int(config.params["buffer_size"]), str(config.params["policy"])
-    return buffer_at(runtime.splits.train.coco, config.scenario.steps, step, size, policy, config.seed)
+    params, train = config.method_params, runtime.splits.train.coco
+    return buffer_at(train, config.scenario.steps, step, params.buffer_size, params.policy, config.seed)
 
 
 def replay_facts(config: TrialConfig, runtime: Runtime, step: int) -> dict[str, float]:

@@ -118,7 +118,7 @@ class StepTables:
         if "latent_replay" in METHODS[config.method].parts and isinstance(data, ReplayDataset):
             replayed = Subset(data, range(len(data.current), len(data)))
             batches = self._preprocessed(student, replayed)
-            found.append(LatentBuffer(self._stages(student, batches), str(config.params["dtype"])))
+            found.append(LatentBuffer(self._stages(student, batches), config.method_params.dtype))
         if latent_plan(config, runtime, step).kept:
 
             def build(folder: Path) -> None:

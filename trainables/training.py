@@ -196,7 +196,7 @@ def step_plan(config: TrialConfig, runtime: Runtime, step: int) -> engine.Plan:
     base = DETECTORS[config.detector].optim()
     own = step >= config.first_step
     optim = type(base)(**config.optim) if own else base
-    rule = str(config.params.get("lr_rule", "linear")) if own else "linear"
+    rule = config.lr_rule if own else "linear"
     lr = scaled_lr(config.recipe, optim.lr_scale, config.batch_size, config.devices, rule)
     return engine.Plan(
         recipe=config.recipe,
@@ -209,7 +209,7 @@ def step_plan(config: TrialConfig, runtime: Runtime, step: int) -> engine.Plan:
         device=config.device,
         ema_momentum=config.ema_momentum,
         workers=runtime.workers,
-        replay_ratio=float(config.params.get("ratio", 0.0)),
+        replay_ratio=getattr(config.method_params, "ratio", 0.0),
     )
 
 
