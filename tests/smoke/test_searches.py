@@ -12,7 +12,7 @@ from tests.smoke.servers import kill
 from tests.smoke.workspace import Workspace, until
 from tests.sweeps.page import Page
 
-pytestmark = pytest.mark.smoke
+pytestmark = [pytest.mark.smoke, pytest.mark.long]
 
 FRONT = """
 name: front
@@ -94,7 +94,6 @@ def test_two_objectives_with_a_constraint_over_two_methods_killed_and_gone_on_wi
     assert "choose one with --trial" in workspace.run("promote", "front", status=1)
 
 
-@pytest.mark.long
 def test_a_configuration_for_two_scenarios_killed_and_gone_on_with(workspace: Workspace) -> None:
     text = FRONT.replace("name: front", "name: pooled").replace(
         "scenario: digits/5+5", "scenarios: [digits/4+3+3, digits/5+5]"
@@ -116,7 +115,6 @@ def test_a_configuration_for_two_scenarios_killed_and_gone_on_with(workspace: Wo
     assert "digits/4+3+3: AP all" in artifact(workspace.tracking_uri, sweep, "report.html")
 
 
-@pytest.mark.long
 def test_a_population_trains_whole_killed_and_gone_on_with(workspace: Workspace) -> None:
     killed_and_resumed(workspace, "population", POPULATION, "1/4 done", "population: 4 finished")
     trials = workspace.trials("population")
@@ -135,7 +133,6 @@ def test_a_population_trains_whole_killed_and_gone_on_with(workspace: Workspace)
     assert "model" in printed
 
 
-@pytest.mark.long
 def test_a_search_on_the_first_increment_killed_in_its_race_and_reported_on_another_scenario(front: Workspace) -> None:
     workspace = front
     text = (
@@ -153,7 +150,6 @@ def test_a_search_on_the_first_increment_killed_in_its_race_and_reported_on_anot
     assert "digits/5+5, gfl_r18_tiny, test split" in promoted
 
 
-@pytest.mark.long
 def test_two_scenarios_side_by_side_killed_and_gone_on_with_have_a_study_and_records_each(workspace: Workspace) -> None:
     both = FRONT.replace("name: front", "name: both").replace(
         "scenario: digits/5+5", "scenarios: [digits/5+5, digits/4+3+3]"

@@ -40,6 +40,7 @@ def port(tmp_path: Path) -> Iterator[int]:
         yield port
 
 
+@pytest.mark.long
 def test_planted_secrets_are_found_nowhere(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

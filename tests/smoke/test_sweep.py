@@ -250,6 +250,7 @@ def test_a_trial_that_explodes_fails_alone_and_says_why(swept: Workspace) -> Non
         assert "must be finite, but" in run.data.tags["message"]
 
 
+@pytest.mark.long
 def test_a_trial_whose_objective_is_undefined_has_failed(swept: Workspace) -> None:
     spec = swept.write_spec("undefined", trials=1, more="objective: ap_large\n")  # no digit is that large
     printed = swept.run("run", str(spec), status=1)
