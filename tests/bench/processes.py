@@ -13,6 +13,7 @@ from uuid import uuid4
 import psutil
 
 MARK = "PALIMPSEST_BENCH_RUN"
+YOUNG_S = 5.0  # a process that was forked and is not yet its own program has its parent's environment
 
 
 class Command:
@@ -76,7 +77,8 @@ class Command:
     def _look_at(self, process: psutil.Process) -> None:
         try:
             if process.pid not in self._seen and process.environ().get(MARK) != self._mark:
-                self._foreign.add(process.pid)
+                if time.time() - process.create_time() > YOUNG_S:
+                    self._foreign.add(process.pid)
                 return
             times = process.cpu_times()
         except psutil.Error:
