@@ -43,6 +43,13 @@ def _verb(name: str, example: str) -> Any:
     return main.command(name, epilog=f"Example: {example}")
 
 
+def _prepare() -> None:
+    """Before mmdet is imported, which announces itself."""
+    from trainables.environment import prepare_process
+
+    prepare_process()
+
+
 @click.group(cls=_Verbs)
 def main() -> None:
     """Find the settings with which an object detector learns new classes without forgetting the old ones."""
@@ -232,14 +239,12 @@ def export(
     named = [name.strip() for name in names if name.strip()]
     if (form == "torch") == (data is not None):
         raise click.UsageError(f"--format {form} {'takes no' if data else 'needs'} --data")
+    _prepare()
     if data is None:
         from sweeps.tools import export_checkpoint
 
         export_checkpoint(checkpoint, out, detector, named)
     else:
-        from trainables.environment import prepare_process
-
-        prepare_process(threads=os.cpu_count() or 1)  # before mmdet is loaded: its announcements
         try:
             from sweeps.edge import export_edge
         except ModuleNotFoundError as error:
@@ -258,6 +263,7 @@ def fps(
     subject: Path, batch_sizes: tuple[int, ...], batches: int, shape: tuple[int, int], device: str, mixed: bool
 ) -> None:
     """Latency and throughput of an exported checkpoint, or of a sweep file's detector, post-processing included."""
+    _prepare()
     from sweeps.tools import show_speed
 
     show_speed(subject, batch_sizes or (1,), batches, device, mixed, shape)

@@ -1,4 +1,4 @@
-"""An exported checkpoint as an MLflow model of the `pyfunc` flavor; `trainables.inference` loads it."""
+"""An exported checkpoint as an MLflow model of the `pyfunc` flavor; `trainables.pyfunc` loads it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_model(checkpoint: Path, run_id: str, folder: Path) -> None:
     numbers = Array(DataType.double)
     save_model(
         folder,
-        loader_module="trainables.inference",
+        loader_module="trainables.pyfunc",
         data_path=str(checkpoint),
         mlflow_model=Model(artifact_path=FOLDER, run_id=run_id),
         signature=ModelSignature(

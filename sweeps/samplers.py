@@ -45,27 +45,28 @@ def startup_trials(spec: SweepSpec) -> int:
 
 def sampler_of(spec: SweepSpec) -> BaseSampler:
     """The sampler that a sweep names, where it searches each method by itself one for each."""
-    build = SAMPLERS[spec.sampler].build
-    if not spec.each_method:
-        return build(spec)
+    from optuna.exceptions import ExperimentalWarning
+
     from sweeps.method_sampler import EachMethodSampler
 
-    return EachMethodSampler(METHOD, {method: build(spec) for method in spec.methods})
+    build = SAMPLERS[spec.sampler].build
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        if spec.each_method:
+            return EachMethodSampler(METHOD, {method: build(spec) for method in spec.methods})
+        return build(spec)
 
 
 def _tpe(spec: SweepSpec) -> BaseSampler:
-    from optuna.exceptions import ExperimentalWarning
     from optuna.samplers import TPESampler
 
     one = len(spec.aim.objectives) == 1  # Optuna takes no joint model of several by itself
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return TPESampler(
-            seed=spec.seed,
-            n_startup_trials=startup_trials(spec),
-            multivariate=one,
-            group=one and bool(spec.conditions),  # for parameters that come and go
-        )
+    return TPESampler(
+        seed=spec.seed,
+        n_startup_trials=startup_trials(spec),
+        multivariate=one,
+        group=one and bool(spec.conditions),  # for parameters that come and go
+    )
 
 
 def _gp(spec: SweepSpec) -> BaseSampler:

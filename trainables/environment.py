@@ -57,10 +57,13 @@ def _installed(name: str) -> bool:
     return next(iter(importlib.metadata.distributions(name=name)), None) is not None
 
 
-def prepare_process(threads: int) -> None:
+def prepare_process(threads: int | None = None) -> None:
     """Register mmdet's modules, keep its announcements off the terminal, and give torch its threads.
 
     What is loaded by then is left alone by the garbage collector, which mmengine calls for every data set.
+
+    Args:
+        threads: of torch; None leaves it those that it has.
     """
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         import torch
@@ -69,8 +72,10 @@ def prepare_process(threads: int) -> None:
 
         MMLogger.get_current_instance().setLevel("ERROR")
         register_all_modules()
-    warnings.filterwarnings("ignore", message="DeprecationWarning: `num_anchors` is deprecated")
-    torch.set_num_threads(threads)
+    for message in ("DeprecationWarning: `num_anchors` is deprecated", "torch.meshgrid: in an upcoming release"):
+        warnings.filterwarnings("ignore", message=message)
+    if threads is not None:
+        torch.set_num_threads(threads)
     gc.collect()
     gc.freeze()
 

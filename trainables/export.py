@@ -175,7 +175,7 @@ def _built(path: Path, name: Any, classes: Any, weights: dict[str, Any]) -> Base
         raise CheckpointError(str(path), [f"holds detector {name!r}; available: {', '.join(DETECTORS)}"])
     if not _are_names(classes):
         raise CheckpointError(str(path), ["`meta.classes` must be a list of names, but is something else"])
-    prepare_process(torch.get_num_threads())
+    prepare_process()
     detector = build_detector(name, len(classes), DETECTORS[name].recipe)
     load_weights(detector, weights, str(path))
     detector.dataset_meta = {"detector": name, "classes": tuple(classes)}

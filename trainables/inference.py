@@ -1,4 +1,4 @@
-"""An exported checkpoint that takes images as people have them; MLflow's `pyfunc` flavor loads and serves it."""
+"""An exported checkpoint that takes images as people have them; MLflow serves it, see `trainables.pyfunc`."""
 
 from __future__ import annotations
 
@@ -87,8 +87,3 @@ def _pixels(image: Image) -> NDArray[Any]:
     if decoded is None:
         raise ValueError(f"its {len(content)} bytes cannot be decoded")
     return decoded
-
-
-def _load_pyfunc(path: str) -> ImageDetector:
-    """What MLflow calls by this name."""
-    return ImageDetector(Path(path))

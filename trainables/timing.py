@@ -45,7 +45,7 @@ class Timing:
 
 def untrained(name: str, num_classes: int) -> BaseDetector:
     """A detector of the catalogue with random weights, as fast as a trained one but for what its NMS finds."""
-    prepare_process(torch.get_num_threads())
+    prepare_process()
     return build_detector(name, num_classes, DETECTORS[name].recipe).eval()
 
 

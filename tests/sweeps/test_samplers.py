@@ -26,6 +26,7 @@ def play(search: IncrementalSearch, number: int, values: list[float], excesses: 
     return chosen
 
 
+@pytest.mark.filterwarnings("error::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "grid"])
 def test_every_sampler_proposes_points_of_the_space_again_and_again(sampler: str, tmp_path: Path) -> None:
     def asked(folder: Path) -> list[dict[str, Any]]:

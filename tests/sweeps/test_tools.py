@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from sweeps.cli import main
+from sweeps.spec import CONFIGS
 from tests.trainables.batches import tiny
 from trainables.catalog import DETECTORS
 from trainables.detectors.growth import build_detector
@@ -118,6 +121,23 @@ def test_speed_is_told_by_batch(tmp_path: Path, weights: dict[str, torch.Tensor]
     *_, one, three = (line.split() for line in printed.splitlines())
     assert [row[0] for row in (one, three)] == ["1", "3"]
     assert all(float(cell) > 0 for row in (one, three) for cell in (row[1], row[3]))
+
+
+def alone(program: str, *arguments: object) -> tuple[str, str]:
+    """What a program prints, and its errors, in a process in which no package is imported yet."""
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    return found.stdout, found.stderr
+
+
+def test_what_packages_announce_is_not_printed(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
+    verb = "from sweeps.cli import main; main()"
+    printed, errors = alone(verb, "fps", CONFIGS / "ckd_digits.yaml", "--batches", 4, "--shape", 64, 64)
+    assert (printed.partition(",")[0], errors) == ("yoloy_tiny", "")
+    run("export", checkpoints(tmp_path, weights)["bare"], tmp_path / "out")
+    (path,) = (tmp_path / "out").iterdir()
+    load = "import sys; from trainables.pyfunc import _load_pyfunc; _load_pyfunc(sys.argv[1])"
+    assert alone(load, path) == ("", "")
 
 
 def test_only_an_exported_checkpoint_is_timed(tmp_path: Path, weights: dict[str, torch.Tensor]) -> None:
