@@ -91,10 +91,10 @@ def _run(spec: SweepSpec, ray: Any, display: Display) -> None:
             tracker.log_reference(name, scores, 0)
         count, slots = TrialCount(spec.trials, preflight.at_once, spec.objective), preflight.at_once
         recorder = Recorder(spec, bases, tracker, display, count)
-        _search(spec, bases, work.runtime(spec, splits, report_at=rungs(spec)), recorder, slots, bounds, known)
+        search(spec, bases, work.runtime(spec, splits, report_at=rungs(spec)), recorder, slots, bounds, known)
         if spec.seeds > 1 and recorder.complete:
             run_race(ray, spec, recorder, runtime, tracker, display)
-        _finish(spec, tracker, recorder, Store(spec.store), display)
+        finish(spec, tracker, recorder, Store(spec.store), display)
 
 
 def _references(
@@ -149,7 +149,8 @@ def _upper_bounds(
     return upper_bounds
 
 
-def _finish(spec: SweepSpec, tracker: Tracker, recorder: Recorder, store: Store, display: Display) -> None:
+def finish(spec: SweepSpec, tracker: Tracker, recorder: Recorder, store: Store, display: Display) -> None:
+    """Discard the states of steps that stopped trials leave, record how the sweep ended, and say it."""
     for trial, scenario in product(recorder.ended, spec.scenarios):
         config = replace(trial.config, scenario=scenario)
         for step in range(scenario.first_step, len(scenario.steps)):
@@ -198,7 +199,7 @@ def _claim(spec: SweepSpec, resume: bool) -> None:
         )
 
 
-def _search(
+def search(
     spec: SweepSpec,
     bases: Mapping[str, TrialConfig],
     runtime: Runtime,

@@ -98,7 +98,7 @@ def _report_trial(
     with printing_into(file.with_name(LOG)):
         from trainables.trial import run_trial
 
-        reporter = _Reporter(file, aim, config, runtime if copied else None)
+        reporter = Reporter(file, aim, config, runtime if copied else None)
         for scenario in scenarios or (config.scenario,):
             if scenarios:
                 reporter.begin(replace(config, scenario=scenario))
@@ -170,7 +170,7 @@ def held_file(folder: Path, trial_id: str) -> Path:
     return folder / trial_id / "held.txt"
 
 
-class _Reporter:
+class Reporter:
     """Keeps events, and tells Tune where the clock and the objective are.
 
     A trial that starts again says what it said before, and every listener knows it already.

@@ -125,9 +125,9 @@ def _searched(spec: SweepSpec, epoch_s: float) -> Cost:
     with recorded(spec, SLOTS) as recorder, patch.object(runner, "tune_trial", sleeping):
         with memory() as rss_mb, _waits() as waits:
             began, cpu = time.time(), time.process_time()
-            runner._search(spec, recorder.bases, runtime, recorder, SLOTS, {}, Known())
+            runner.search(spec, recorder.bases, runtime, recorder, SLOTS, {}, Known())
             ended, cpu = time.time(), time.process_time() - cpu
-        runner._finish(spec, recorder.tracker, recorder, Store(spec.store), recorder.display)
+        runner.finish(spec, recorder.tracker, recorder, Store(spec.store), recorder.display)
     return Cost(began, ended, cpu, waits[0], growth_mb(rss_mb))
 
 

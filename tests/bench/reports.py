@@ -13,7 +13,7 @@ from trainables.metrics import KINDS
 from trainables.objectives import Aim
 from trainables.scenarios import Scenario
 from trainables.store import Store
-from trainables.tune import _Reporter, events_file, with_parameters
+from trainables.tune import Reporter, events_file, with_parameters
 
 METRICS = ("ap_all", "ap_old", "ap_new", "ap50_all", "ap75_all", "hmean", "forgetting", "omega", "gap_all", "rel_gap")
 LOSSES = ("loss", "loss_cls", "loss_bbox", "loss_dfl")
@@ -69,7 +69,7 @@ def sleep_trial(
 
     config = with_parameters(bases, chosen)
     Store(runtime.store).get("scale", config.step_identity(0), lambda entry: None)
-    reporter = _Reporter(events_file(folder, tune.get_context().get_trial_id()), aim, config)
+    reporter = Reporter(events_file(folder, tune.get_context().get_trial_id()), aim, config)
     lengths = Random(config.config_id)
     for step, epoch in epochs_of(config):
         slept = epoch_s * lengths.uniform(1 - SPREAD, 1 + SPREAD) if step >= config.first_step else 0.0

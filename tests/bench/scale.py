@@ -36,7 +36,7 @@ from trainables.config import TrialConfig
 from trainables.datasets import Split, Splits
 from trainables.objectives import Aim
 from trainables.store import Store
-from trainables.tune import OBJECTIVE, PROGRESS, _Reporter, events_file, with_parameters
+from trainables.tune import OBJECTIVE, PROGRESS, Reporter, events_file, with_parameters
 
 if TYPE_CHECKING:
     from sweeps.recorder import Recorder
@@ -173,7 +173,7 @@ def report_events(chosen: dict[str, Any], bases: dict[str, TrialConfig], aim: Ai
 
     config = with_parameters(bases, chosen)
     Store(folder / "store").get("scale", config.step_identity(0), lambda entry: None)
-    reporter = _Reporter(events_file(folder / "trials", tune.get_context().get_trial_id()), aim, config)
+    reporter = Reporter(events_file(folder / "trials", tune.get_context().get_trial_id()), aim, config)
     for step in range(len(config.scenario.steps)):
         reporter(event_of(config, step, config.epochs, value_of(chosen)))
 

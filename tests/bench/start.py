@@ -60,7 +60,7 @@ def _started(spec: SweepSpec, config: TrialConfig, runtime: Runtime) -> list[flo
     firsts.mkdir()
     spec.folder.mkdir(parents=True)
     runner.tune_trial = partial(_timed_trial, firsts=firsts)
-    runner._search(spec, {spec.method: config}, runtime, clock, 1, {}, Known())
+    runner.search(spec, {spec.method: config}, runtime, clock, 1, {}, Known())
     told = {path.stem: json.loads(path.read_text()) for path in firsts.iterdir()}
     assert len({pid for _, pid in told.values()}) == 1, "the trials did not run in one process"
     return [told[trial][0] - began for trial, began in clock.began.items()]
