@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
+from plotly.colors import qualitative
 
 from search_spaces.distributions import Choice, IntUniform, LogUniform
 from search_spaces.params import METHOD
@@ -69,7 +71,12 @@ def trade_off(found: Findings) -> go.Figure:
     places = [(trial, trial.reached(x), trial.reached(y)) for trial in found.trials]
     known = [(trial, _scaled(x, a), _scaled(y, b)) for trial, a, b in places if a is not None and b is not None]
     figure = go.Figure()
-    _add_trials(figure, known)
+    if len(found.spec.methods) == 1:
+        _add_trials(figure, known)
+    else:
+        for method, color in zip(found.spec.methods, cycle(qualitative.Plotly), strict=False):
+            own = [place for place in known if place[0].method == method]
+            _add_trials(figure, own, (method, f"{method}, stopped"), color)
     if len(aim) > 1:
         unbeaten = {trial.number for trial in pareto_front(found.spec, found.trials)}
         front = sorted((a, b) for trial, a, b in known if trial.number in unbeaten)
@@ -79,7 +86,10 @@ def trade_off(found: Findings) -> go.Figure:
 
 
 def memory(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> go.Figure | None:
-    """AP against what a method holds beside its student, by row of a promotion; None where all hold as much."""
+    """AP against what a method holds beside its student, by row of a promotion; None where all hold as much.
+
+    Of rows that hold as much the best has its name, the others tell theirs under the pointer.
+    """
     places = {
         name: (fmean(row["extra_memory_mb"]), 100 * fmean(row["ap_all"]))
         for name, row in rows.items()
@@ -87,21 +97,28 @@ def memory(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> go.Figure | Non
     }
     if len({held for held, _ in places.values()}) < 2:
         return None
+    best = dict(sorted(places.values()))  # of equal memory the highest AP comes last, and stays
+    labels = [name if best[held] == ap else "" for name, (held, ap) in places.items()]
     xs, ys = zip(*places.values(), strict=True)
-    figure = go.Figure(go.Scatter(x=xs, y=ys, text=list(places), mode="markers+text", textposition="top center"))
+    mark = {"mode": "markers+text", "marker": {"size": 9}, "textposition": "top center", "cliponaxis": False}
+    figure = go.Figure(go.Scatter(x=xs, y=ys, text=labels, hovertext=list(places), **mark))
     return figure.update_layout(
         title="AP against memory", xaxis_title="MB beside the student: teacher and buffer", yaxis_title="AP all"
     )
 
 
 def _add_trials(
-    figure: go.Figure, places: Sequence[tuple[Trial, float | str, float]], stopped: str = "stopped"
+    figure: go.Figure,
+    places: Sequence[tuple[Trial, float | str, float]],
+    names: tuple[str, str] = ("finished", "stopped"),
+    color: str | None = None,
 ) -> None:
-    """A mark for each trial at its x and y."""
-    for state, name, symbol in (("finished", "finished", "circle"), ("stopped", stopped, "x")):
+    """A mark for each trial at its x and y; `names` are those of finished and of stopped ones."""
+    for state, name, symbol in zip(("finished", "stopped"), names, ("circle", "x"), strict=True):
+        mark = {"size": 9, "symbol": symbol, "color": color}
         own = [(f"trial {trial.number}", x, y) for trial, x, y in places if trial.state == state]
         labels, xs, ys = zip(*own, strict=True) if own else ((), (), ())
-        figure.add_scatter(x=xs, y=ys, text=labels, mode="markers", name=name, marker={"size": 9, "symbol": symbol})
+        figure.add_scatter(x=xs, y=ys, text=labels, mode="markers", name=name, marker=mark)
 
 
 def _scaled(objective: Objective, value: float) -> float:
@@ -130,7 +147,7 @@ def slices(found: Findings) -> list[go.Figure]:
         places = [(trial, _parameter(trial, name), trial.reached(objective)) for trial in found.trials]
         known = [(trial, v, _scaled(objective, o)) for trial, v, o in places if v is not None and o is not None]
         figure = go.Figure()
-        _add_trials(figure, known, "stopped, where it was")
+        _add_trials(figure, known, ("finished", "stopped, where it was"))
         numeric = not isinstance(distribution, Choice)
         logarithmic = isinstance(distribution, LogUniform) or (
             isinstance(distribution, IntUniform) and distribution.log

@@ -67,7 +67,7 @@ def _promote(spec: SweepSpec, which: str | None, display: Display) -> list[Regis
     alone = [_configured(spec, splits, one) for one in _best_of_methods(spec, found)] if which is None else []
     chosen = _configured(spec, splits, trial)
     others = {f"{config.method} found": config for config in alone if config != chosen}
-    configs = {**work.compared(spec, splits), **defaults, **others, BEST: chosen}
+    configs = {**work.compared(spec, splits), **defaults, **others, _best_row(spec, trial): chosen}
     runtime = work.runtime(spec, splits, evaluate_on="test")
     teachers = work.teachers(spec, splits)
     events = {one: _train(spec, configs, teachers, runtime, one, display) for one in spec.report_scenarios}
@@ -77,7 +77,7 @@ def _promote(spec: SweepSpec, which: str | None, display: Display) -> list[Regis
     }
     rows = {one: above | _rows(spec, bases[spec.method], own, runtime, one) for one, own in events.items()}
     with tracker_of(spec) as tracker:
-        best = {one: own[BEST] for one, own in events.items()}
+        best = {one: own[_best_row(spec, trial)] for one, own in events.items()}
         registrations = _record(spec, chosen, trial, best, rows, runtime, tracker)
     for scenario, registration in zip(rows, registrations, strict=True):
         _print(spec, scenario, rows[scenario], registration, display)
@@ -87,6 +87,11 @@ def _promote(spec: SweepSpec, which: str | None, display: Display) -> list[Regis
 def _configured(spec: SweepSpec, splits: Splits, trial: Trial) -> TrialConfig:
     config = work.configured(spec, splits, trial.method, typed_params(spec, trial.method, trial.params))
     return under_schedule(config, trial.schedule) if trial.schedule else config
+
+
+def _best_row(spec: SweepSpec, trial: Trial) -> str:
+    """What the promoted configuration is called in tables."""
+    return f"{trial.method} {BEST}" if len(spec.methods) > 1 else BEST
 
 
 def _best_of_methods(spec: SweepSpec, found: Sequence[Trial]) -> list[Trial]:
@@ -116,7 +121,7 @@ def _train(
     first = [base, *joint_tasks(tasks, spec, any_config, runtime)]
     for name, chains in finals.items():
         for seed, config in zip(seeds, chains, strict=True):
-            tasks.submit(f"{name}, seed {seed}", chain_task, config, runtime, *first, optional=name != BEST)
+            tasks.submit(f"{name}, seed {seed}", chain_task, config, runtime, *first, optional=not name.endswith(BEST))
     results = tasks.results(
         {
             f"{name}, seed {config.seed}": partial_step(config, runtime)
@@ -232,7 +237,8 @@ def _registered(
         "sweep": spec.name,
         "test_data": runtime.scored.digest,
     }
-    own = {f"this version, seed {final.seed}": {name: values[:1] for name, values in rows[BEST].items()}}
+    best = rows[_best_row(spec, trial)]
+    own = {f"this version, seed {final.seed}": {name: values[:1] for name, values in best.items()}}
     candidate = Candidate(
         name=champion_name(_scenario_name(final.scenario), spec.detector),
         run_id=run_id,

@@ -101,6 +101,24 @@ def test_several_objectives_have_a_front_and_those_without_a_column_get_one(uri:
     assert dict(zip(head, row, strict=True))["hmean"] == "54.0"
 
 
+def test_the_trade_off_tells_methods_apart(uri: str) -> None:
+    sweep(uri, 7, method=["erd", "finetune"])
+    marks = {trace.name: len(trace.x) for trace in figures.trade_off(read_findings(uri, "good")).data}
+    assert marks == {"erd": 4, "erd, stopped": 2, "finetune": 0, "finetune, stopped": 0}
+
+
+def test_of_rows_that_hold_as_much_the_best_has_its_name() -> None:
+    held = {"sid": (1.0, 0.6), "finetune": (0.0, 0.3), "lwf": (1.0, 0.5), "joint": (None, 0.7)}
+    rows = {
+        name: {"ap_all": [ap], **({} if mb is None else {"extra_memory_mb": [mb]})} for name, (mb, ap) in held.items()
+    }
+    (marks,) = figures.memory(rows).data
+    assert list(zip(marks.hovertext, marks.text, marks.y, strict=True)) == [
+        ("sid", "sid", 60.0), ("finetune", "finetune", 30.0), ("lwf", "", 50.0),
+    ]  # fmt: skip
+    assert figures.memory({name: rows[name] for name in ("sid", "lwf", "joint")}) is None
+
+
 def test_before_any_trial_there_is_a_page(uri: str) -> None:
     Runs(uri, "good").start_sweep(text_of(), {}, T0)
     page = Page(sweep_report(uri, "good"))
