@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from sweeps.findings import Findings
-from sweeps.leaderboard import Board, final_board, lead, leaderboard
+from sweeps.leaderboard import Board, called, final_board, lead, leaderboard
 from sweeps.show import failures, parameters
 
 MAX_FAILURES = 5
@@ -21,7 +21,8 @@ def _parts(found: Findings) -> Iterator[str]:
     if found.finished:  # first, as MLflow folds what comes after some lines
         best = found.finished[0]
         given = {name: best.params[name] for name in found.spec.space if name in best.params}
-        yield f"**Best by {escaped(found.spec.objective.name)}: trial {best.number}**, {escaped(parameters(given))}"
+        aim, trial, values = map(escaped, (found.spec.objective.name, called(found, best), parameters(given)))
+        yield f"**Best by {aim}: {trial}**, {values}"
     yield escaped(lead(found))
     yield _table(leaderboard(found))
     for scenario, rows in (found.result or {}).items():

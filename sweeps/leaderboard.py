@@ -65,7 +65,7 @@ def _leaderboard(found: Findings, best: Sequence[Trial]) -> Board:
         for name, metrics in found.references.items()
         if not name.startswith("test/")
     }
-    rows |= {_called(found, trial): dict(trial.ap) for trial in _leaders(found, best)}
+    rows |= {called(found, trial): dict(trial.ap) for trial in _leaders(found, best)}
     upper = next((name for name in reversed(rows) if name.startswith("teacher")), "joint")
     lower = STUDENT_ALONE if found.spec.teachers else "finetune"
     floor, ceiling = (rows.get(name, {}).get("ap_all") for name in (lower, upper))
@@ -96,7 +96,7 @@ def _pooled_board(found: Findings, best: Sequence[Trial]) -> Board:
     board = [[row, "-", *map(points, values)] for row, values in rows.items()]
     for trial in _leaders(found, best):
         pooled = trial.ap.get(AIMED + found.spec.objective.name)
-        board.append([_called(found, trial), points(pooled), *(points(trial.ap.get(f"{key}/ap_all")) for key in keys)])
+        board.append([called(found, trial), points(pooled), *(points(trial.ap.get(f"{key}/ap_all")) for key in keys)])
     pooled_by = f"{found.spec.aim.pooled} of {found.spec.objective.name}"
     return Board(["tune split", pooled_by, *(f"{name}: AP all" for name in names)], board)
 
@@ -114,7 +114,8 @@ def _is_preset(found: Findings, trial: Trial, method: str | None = None) -> bool
     return trial.number < len(found.spec.methods) and method in (None, trial.method)
 
 
-def _called(found: Findings, trial: Trial) -> str:
+def called(found: Findings, trial: Trial) -> str:
+    """A trial in a table: `trial 7, erd (published defaults)`."""
     missed = "" if trial.holds(found.spec.aim) else ", misses a constraint"
     preset = " (published defaults)" if _is_preset(found, trial) else ""
     method = f", {trial.method}" if len(found.spec.methods) > 1 else ""

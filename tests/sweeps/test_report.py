@@ -101,9 +101,11 @@ def test_several_objectives_have_a_front_and_those_without_a_column_get_one(uri:
     assert dict(zip(head, row, strict=True))["hmean"] == "54.0"
 
 
-def test_the_trade_off_tells_methods_apart(uri: str) -> None:
+def test_of_several_methods_the_trade_off_and_the_description_say_which(uri: str) -> None:
     sweep(uri, 7, method=["erd", "finetune"])
-    marks = {trace.name: len(trace.x) for trace in figures.trade_off(read_findings(uri, "good")).data}
+    found = read_findings(uri, "good")
+    assert r"**Best by ap\_all: trial 4, erd**, cls\_loss kl" in description(found)
+    marks = {trace.name: len(trace.x) for trace in figures.trade_off(found).data}
     assert marks == {"erd": 4, "erd, stopped": 2, "finetune": 0, "finetune, stopped": 0}
 
 
