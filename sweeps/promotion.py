@@ -67,18 +67,19 @@ def _promote(spec: SweepSpec, which: str | None, display: Display) -> list[Regis
     alone = [_configured(spec, splits, one) for one in _best_of_methods(spec, found)] if which is None else []
     chosen = _configured(spec, splits, trial)
     others = {f"{config.method} found": config for config in alone if config != chosen}
-    configs = {**work.compared(spec, splits), **defaults, **others, _best_row(spec, trial): chosen}
+    best = f"{trial.method} {BEST}" if len(spec.methods) > 1 else BEST
+    configs = {**work.compared(spec, splits), **defaults, **others, best: chosen}
     runtime = work.runtime(spec, splits, evaluate_on="test")
     teachers = work.teachers(spec, splits)
-    events = {one: _train(spec, configs, teachers, runtime, one, display) for one in spec.report_scenarios}
+    events = {one: _train(spec, configs, best, teachers, runtime, one, display) for one in spec.report_scenarios}
     above = {
         name: {metric: [value] for metric, value in scores.items()}
         for name, scores in teacher_scores(teachers, runtime).items()
     }
     rows = {one: above | _rows(spec, bases[spec.method], own, runtime, one) for one, own in events.items()}
     with tracker_of(spec) as tracker:
-        best = {one: own[_best_row(spec, trial)] for one, own in events.items()}
-        registrations = _record(spec, chosen, trial, best, rows, runtime, tracker)
+        chains = {one: own[best] for one, own in events.items()}
+        registrations = _record(spec, chosen, trial, chains, rows, runtime, tracker)
     for scenario, registration in zip(rows, registrations, strict=True):
         _print(spec, scenario, rows[scenario], registration, display)
     return registrations
@@ -87,11 +88,6 @@ def _promote(spec: SweepSpec, which: str | None, display: Display) -> list[Regis
 def _configured(spec: SweepSpec, splits: Splits, trial: Trial) -> TrialConfig:
     config = work.configured(spec, splits, trial.method, typed_params(spec, trial.method, trial.params))
     return under_schedule(config, trial.schedule) if trial.schedule else config
-
-
-def _best_row(spec: SweepSpec, trial: Trial) -> str:
-    """What the promoted configuration is called in tables."""
-    return f"{trial.method} {BEST}" if len(spec.methods) > 1 else BEST
 
 
 def _best_of_methods(spec: SweepSpec, found: Sequence[Trial]) -> list[Trial]:
@@ -109,11 +105,13 @@ def _best_of_methods(spec: SweepSpec, found: Sequence[Trial]) -> list[Trial]:
 def _train(
     spec: SweepSpec,
     configs: Mapping[str, TrialConfig],
+    best: str,
     teachers: Mapping[str, TrialConfig],
     runtime: Runtime,
     scenario: Scenario,
     display: Display,
 ) -> dict[str, list[Events]]:
+    """The chains of each row, one a seed; a row but the `best` may fail and is left out."""
     tasks, seeds = Tasks(connect_ray(), spec, display), spec.promotion.seeds
     finals = {name: [work.final(spec, config, seed, scenario) for seed in seeds] for name, config in configs.items()}
     any_config = next(iter(finals.values()))[0]
@@ -121,7 +119,7 @@ def _train(
     first = [base, *joint_tasks(tasks, spec, any_config, runtime)]
     for name, chains in finals.items():
         for seed, config in zip(seeds, chains, strict=True):
-            tasks.submit(f"{name}, seed {seed}", chain_task, config, runtime, *first, optional=not name.endswith(BEST))
+            tasks.submit(f"{name}, seed {seed}", chain_task, config, runtime, *first, optional=name != best)
     results = tasks.results(
         {
             f"{name}, seed {config.seed}": partial_step(config, runtime)
@@ -182,10 +180,9 @@ def _record(
             means = {name: sum(scores[name]) / len(scores[name]) for name in REFERENCE_METRICS if name in scores}
             name = f"test/{reference_prefix(spec.report_scenarios, scenario)}{row}"
             tracker.log_reference(name, means, len(scenario.steps) - 1)
-        score = sum(spec.objective.value(events) for events in chains) / len(chains)
         # The model of the first seed: which one is said before anyone has seen the test split.
         final = work.final(spec, config, spec.promotion.seeds[0], scenario)
-        registrations.append(_registered(spec, trial, final, rows[scenario], score, run_ids[0], runtime))
+        registrations.append(_registered(spec, trial, final, rows[scenario], chains, run_ids[0], runtime))
     together = [joined(list(best), chains) for chains in zip(*best.values(), strict=True)]
     score = sum(spec.aim.values(events)[0] for events in together) / len(together)
     tracker.log_text(json.dumps({one.name: own for one, own in rows.items()}, indent=1), "result.json")
@@ -224,7 +221,7 @@ def _registered(
     trial: Trial,
     final: TrialConfig,
     rows: Mapping[str, Scores],
-    score: float,
+    chains: Sequence[Events],
     run_id: str,
     runtime: Runtime,
 ) -> Registration:
@@ -237,8 +234,7 @@ def _registered(
         "sweep": spec.name,
         "test_data": runtime.scored.digest,
     }
-    best = rows[_best_row(spec, trial)]
-    own = {f"this version, seed {final.seed}": {name: values[:1] for name, values in best.items()}}
+    own = {f"this version, seed {final.seed}": _scores(chains[:1])}
     candidate = Candidate(
         name=champion_name(_scenario_name(final.scenario), spec.detector),
         run_id=run_id,
@@ -247,7 +243,7 @@ def _registered(
         facts=provenance(spec, trial, final, runtime.splits),
         rows={**own, **rows},
         objective=spec.objective,
-        score=score,
+        score=sum(spec.objective.value(events) for events in chains) / len(chains),
     )
     return register(spec.tracking_uri, candidate)
 

@@ -150,6 +150,20 @@ def test_a_search_on_the_first_increment_killed_in_its_race_and_reported_on_anot
     assert "digits/5+5, gfl_r18_tiny, test split" in promoted
 
 
+def test_the_best_of_each_method_is_promoted_beside_the_best_of_all(front: Workspace) -> None:
+    text = FRONT.replace("name: front", "name: alike").replace("[ap_new, forgetting]", "ap_all\neach_method: true")
+    (front.folder / "alike.yaml").write_text(text)
+    front.run("run", "alike.yaml")
+    best = max(front.trials("alike"), key=lambda run: run.data.metrics["ap_all"])
+    method, number = best.data.tags["method"], best.data.tags["number"]
+    assert f"promoting trial {number}," in front.run("promote", "alike")
+    sweep = the_run(front.tracking_uri, sweep="alike", level="sweep")
+    rows = json.loads(artifact(front.tracking_uri, sweep, "result.json"))["digits/5+5"]
+    (other,) = {"erd", "finetune"} - {method}
+    assert {f"{method} best found", f"{other} found"} <= set(rows)
+    assert f"{method} found" not in rows
+
+
 def test_two_scenarios_side_by_side_killed_and_gone_on_with_have_a_study_and_records_each(workspace: Workspace) -> None:
     both = FRONT.replace("name: front", "name: both").replace(
         "scenario: digits/5+5", "scenarios: [digits/5+5, digits/4+3+3]"
