@@ -167,23 +167,23 @@ def _record(
     spec: SweepSpec,
     config: TrialConfig,
     trial: Trial,
-    best: Mapping[Scenario, Sequence[Events]],
+    chains: Mapping[Scenario, Sequence[Events]],
     rows: Mapping[Scenario, Mapping[str, Scores]],
     runtime: Runtime,
     tracker: Tracker,
 ) -> list[Registration]:
     """Final runs, the models, and the tables, in MLflow."""
     registrations = []
-    for scenario, chains in best.items():
-        run_ids = _final_runs(spec, config, trial, scenario, chains, tracker)
+    for scenario, own in chains.items():
+        run_ids = _final_runs(spec, config, trial, scenario, own, tracker)
         for row, scores in rows[scenario].items():
             means = {name: sum(scores[name]) / len(scores[name]) for name in REFERENCE_METRICS if name in scores}
             name = f"test/{reference_prefix(spec.report_scenarios, scenario)}{row}"
             tracker.log_reference(name, means, len(scenario.steps) - 1)
         # The model of the first seed: which one is said before anyone has seen the test split.
         final = work.final(spec, config, spec.promotion.seeds[0], scenario)
-        registrations.append(_registered(spec, trial, final, rows[scenario], chains, run_ids[0], runtime))
-    together = [joined(list(best), chains) for chains in zip(*best.values(), strict=True)]
+        registrations.append(_registered(spec, trial, final, rows[scenario], own, run_ids[0], runtime))
+    together = [joined(list(chains), one) for one in zip(*chains.values(), strict=True)]
     score = sum(spec.aim.values(events)[0] for events in together) / len(together)
     tracker.log_text(json.dumps({one.name: own for one, own in rows.items()}, indent=1), "result.json")
     tracker.log_sweep({f"final/{spec.objective.name}": score}, now_ms())
